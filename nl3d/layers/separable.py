@@ -68,7 +68,7 @@ class SeparableConv3d(nn.Module):
             pt, ph, pw = to_3tuple(padding, name="padding", minimum=0)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
-                f"groups must divide in_channels and out_channels, got groups={groups} for {in_channels} and {out_channels}"
+                f"groups must divide in_channels={in_channels} and out_channels={out_channels}, got {groups}"
             )
         self.temporal = time_padded_conv3d(
             in_channels,
@@ -108,9 +108,9 @@ class SeparableConv3d(nn.Module):
     def from_conv2d(
         cls, conv: nn.Conv2d, *, time_kernel: int = 3, time_stride: int = 1, time_padding: TimePadding = "zeros"
     ) -> SeparableConv3d:
-        """Factorise the inflation of a 2D convolution: each temporal tap is identity/t, the spatial kernel is ``conv``'s.
+        """Factorise the inflation of a 2D convolution: every temporal tap is identity/t, the spatial kernel is its own.
 
-        The result computes what ``conv``'s kernel, repeated ``time_kernel`` times and divided by it, computes: for every
+        The result computes what the 2D kernel, repeated ``time_kernel`` times and divided by it, computes: for every
         input, borders included.
 
         Args:

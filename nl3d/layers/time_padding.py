@@ -29,12 +29,10 @@ class TimePaddedConv3d(nn.Conv3d):
         - Output: as of :class:`torch.nn.Conv3d` with the same arguments
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, D102, RUF100 - torch's own name
-        time, height, width = self.padding  # type: ignore[misc]
+    def forward(self, input: Tensor) -> Tensor:
+        time, height, width = (int(pad) for pad in self.padding)
         frames = F.pad(input, (0, 0, 0, 0, time, time), mode="replicate")
-        return F.conv3d(
-            frames, self.weight, self.bias, self.stride, (0, height, width), self.dilation, self.groups
-        )
+        return F.conv3d(frames, self.weight, self.bias, self.stride, (0, height, width), self.dilation, self.groups)
 
 
 def time_padded_conv3d(
@@ -53,5 +51,12 @@ def time_padded_conv3d(
     check_choice(time_padding, ("zeros", "replicate"), name="time_padding")
     kind = TimePaddedConv3d if time_padding == "replicate" and padding[0] else nn.Conv3d
     return kind(
-        in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation, groups=groups, bias=bias
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
     )
