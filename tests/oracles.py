@@ -1,0 +1,91 @@
+"""Slow, obvious reimplementations that the tests compare with. Nothing here may import from nl3d."""
+
+import math
+
+import torch
+from torch import nn
+
+
+def randomise(module):
+    """Leave every zero and identity start, in weights, norm statistics and gains, or a broken layer would pass."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        with torch.no_grad():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+            elif tensor.ndim > 1:
+                tensor.normal_(std=1 / math.sqrt(max(tensor[0].numel(), 1)))
+            else:
+                tensor.uniform_(-0.5, 1.0)
+    return module
+
+
+def conv3d(
+    clips, weight, bias=None, stride=(1, 1, 1), padding=(0, 0, 0), dilation=(1, 1, 1), groups=1, pad_time="zeros"
+):
+    """Eq. 2, position by position."""
+    batch, _, frames, height, width = clips.shape
+    out_channels, per_group, *kernel = weight.shape
+    sizes = [
+        (size + 2 * pad - step * (k - 1) - 1) // by + 1
+        for size, pad, step, k, by in zip((frames, height, width), padding, dilation, kernel, stride, strict=True)
+    ]
+    out = torch.zeros(batch, out_channels, *sizes, dtype=clips.dtype)
+    for t, h, w in ((t, h, w) for t in range(sizes[0]) for h in range(sizes[1]) for w in range(sizes[2])):
+        for p, q, r in ((p, q, r) for p in range(kernel[0]) for q in range(kernel[1]) for r in range(kernel[2])):
+            at_t = t * stride[0] + p * dilation[0] - padding[0]
+            at_h = h * stride[1] + q * dilation[1] - padding[1]
+            at_w = w * stride[2] + r * dilation[2] - padding[2]
+            if pad_time == "replicate":
+                at_t = min(max(at_t, 0), frames - 1)
+            if not (0 <= at_t < frames and 0 <= at_h < height and 0 <= at_w < width):
+                continue
+            for o in range(out_channels):
+                start = o // (out_channels // groups) * per_group
+                pixel = clips[:, start : start + per_group, at_t, at_h, at_w]
+                out[:, o, t, h, w] += pixel @ weight[o, :, p, q, r]
+    return out if bias is None else out + bias.view(1, -1, 1, 1, 1)
+
+
+def non_local_map(block, clips):
+    """All pairs of Eq. 3 as ``(B, queries, keys)``, normalised, and the values ``(B, keys, inner)``."""
+    pool = nn.MaxPool3d((1, 2, 2))
+    source = pool(clips) if block.subsample == "before" else clips
+    queries = clips if block.mode == "gaussian" else block.theta(clips)
+    keys = source if block.mode == "gaussian" else block.phi(source)
+    values = block.g(source)
+    if block.subsample == "after":
+        keys, values = pool(keys), pool(values)
+    queries, keys, values = (part.flatten(2).transpose(1, 2) for part in (queries, keys, values))
+    num_keys = keys.shape[1]
+
+    def weight(query, key):
+        if block.mode == "concatenation":
+            return torch.relu(block.w_f.weight.flatten() @ torch.cat([query, key])) / num_keys
+        if block.mode == "dot_product":
+            return query @ key / num_keys
+        return torch.exp(query @ key / (math.sqrt(len(query)) if block.scale else 1))
+
+    def row(query, clip_keys):
+        weights = torch.stack([weight(query, key) for key in clip_keys])
+        return weights / weights.sum() if "gaussian" in block.mode else weights
+
+    pairs = torch.stack(
+        [
+            torch.stack([row(query, clip_keys) for query in clip_queries])
+            for clip_queries, clip_keys in zip(queries, keys, strict=True)
+        ]
+    )
+    return pairs, values
+
+
+def non_local(block, clips):
+    """Eq. 3 and 6 with the whole map in hand; the norm in evaluation mode."""
+    pairs, values = non_local_map(block, clips)
+    y = torch.einsum("bij,bjc->bci", pairs, values).unflatten(2, clips.shape[2:])
+    projected = torch.einsum("oi,bithw->bothw", block.w_z.weight[:, :, 0, 0, 0], y)
+    shape = (1, -1, 1, 1, 1)
+    norm = block.bn
+    scaled = (projected - norm.running_mean.view(shape)) / torch.sqrt(norm.running_var.view(shape) + norm.eps)
+    return scaled * norm.weight.view(shape) + norm.bias.view(shape) + clips
