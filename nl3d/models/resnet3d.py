@@ -42,9 +42,9 @@ class ResNet3d(nn.Module):
         block: ``"bottleneck"`` (50, 101 layers) or ``"basic"`` (18, 34).
         block_counts: Residual blocks in each of the four stages.
         layout: Where time is convolved. ``"separable"`` (the paper, Sec. 3.1): each 3x3 of a residual block becomes a
-            :class:`~nl3d.SeparableConv3d`. ``"i3d"``: the bottleneck's first 1x1 becomes t x 1 x 1 (in a basic block the
-            first 3x3 t x 3 x 3), in every other block: all of layer1, even ones of layer2 and layer3, odd ones of layer4, as
-            in Wang et al. ``"full"``: each 3x3 becomes t x 3 x 3.
+            :class:`~nl3d.SeparableConv3d`. ``"i3d"``: the bottleneck's first 1x1 becomes t x 1 x 1, or the basic
+            block's first 3x3 t x 3 x 3, in every other block: all of layer1, even ones of layer2 and layer3, odd ones
+            of layer4, as in Wang et al. ``"full"``: each 3x3 becomes t x 3 x 3.
         time_kernel: Frames that a temporal kernel spans, odd: one number for every block with a temporal kernel, or one
             for each block of each stage.
         stem_time_kernel: Frames that the stem's kernel spans; if left out, ``time_kernel`` (then one number), or 5 in

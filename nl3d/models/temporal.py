@@ -1,4 +1,4 @@
-"""Image network on every frame, then one of three ways to make one vector of them (Fig. 1): what 3D is compared with."""
+"""An image network on every frame, and one vector a clip by pooling, RNN or attention (Fig. 1)."""
 
 from __future__ import annotations
 
@@ -152,12 +152,13 @@ class FramewiseNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice(aggregation, ("mean", "max", "rnn", "attention"), name="aggregation")
-        if isinstance(backbone, str):
-            backbone = timm.create_model(backbone, pretrained=False, num_classes=0, in_chans=in_channels)
         self.in_channels = in_channels
         self.pretrained_cfg: dict[str, Any] = dict(IMAGENET_CFG)
-        self.backbone: Any = backbone
-        channels = int(self.backbone.num_features)
+        if isinstance(backbone, str):
+            backbone = timm.create_model(backbone, pretrained=False, num_classes=0, in_chans=in_channels)
+        network: Any = backbone
+        self.backbone = network
+        channels: int = network.num_features
         if aggregation == "rnn":
             self.aggregate: nn.Module = TemporalRNN(channels, rnn_channels)
             self.num_features = rnn_channels
