@@ -1,0 +1,84 @@
+"""The house's own rules: imports run one way, stay light and change nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nl3d
+
+ROOT = Path(nl3d.__file__).parent
+# what each package may import of the others; a row is above all that it names
+MAY_IMPORT = {
+    "layers": set(),
+    "losses": set(),
+    "metrics": set(),
+    "data": set(),
+    "viz": set(),
+    "inflate": {"layers"},
+    "models": {"layers", "inflate"},
+    "zoo": {"layers", "inflate", "models"},
+    "retrieval": {"layers", "models", "zoo", "data", "metrics", "viz"},
+    "cli": {"zoo", "data", "metrics", "viz", "retrieval"},
+}
+
+
+def imported_packages(path):
+    """Top packages of nl3d that a file imports at any depth, those for type checking included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        for module in modules:
+            if module.startswith("nl3d."):
+                yield module.split(".")[1]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_run_one_way(package):
+    files = [*ROOT.joinpath(package).rglob("*.py"), *ROOT.glob(f"{package}.py")]
+    assert files
+    for path in files:
+        foreign = {other for other in imported_packages(path) if other != package}
+        assert foreign <= MAY_IMPORT[package], f"{path.relative_to(ROOT)} imports {foreign - MAY_IMPORT[package]}"
+
+
+def test_every_package_has_a_row():
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert packages <= set(MAY_IMPORT)
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_block_costs_no_timm():
+    code = "import sys; from nl3d import NonLocalBlock3d, SeparableConv3d, ReIDHead; print('timm' in sys.modules)"
+    assert run(code) == "False"
+
+
+def test_import_is_light_and_silent():
+    code = "import time, torch; start = time.perf_counter(); import nl3d; print(time.perf_counter() - start)"
+    seconds = min(float(run(code)) for _ in range(3))
+    assert seconds < 0.3
+
+
+def test_public_names_all_resolve():
+    assert set(nl3d.__all__) <= set(dir(nl3d))
+    for name in nl3d.__all__:
+        assert getattr(nl3d, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'resnet3d51'"):
+        _ = nl3d.resnet3d51
+
+
+def test_changelog_s_top_entry_is_this_version():
+    changelog = ROOT.parent.joinpath("CHANGELOG.md").read_text()
+    top = next(line for line in changelog.splitlines() if line.startswith("## "))
+    assert top.split()[1] == nl3d.__version__
+
+
+def test_package_metadata_names_this_version():
+    pyproject = ROOT.parent.joinpath("pyproject.toml").read_text()
+    assert f'version = "{nl3d.__version__}"' in pyproject
