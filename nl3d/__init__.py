@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nl3d.layers.head import ReIDOutput as ReIDOutput
     from nl3d.layers.non_local import NonLocalBlock3d as NonLocalBlock3d
     from nl3d.layers.separable import SeparableConv3d as SeparableConv3d
+    from nl3d.losses.reid import ReIDLoss as ReIDLoss
+    from nl3d.losses.triplet import BatchHardTriplet as BatchHardTriplet
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
