@@ -13,6 +13,8 @@ import nl3d
 
 def documented():
     for info in pkgutil.walk_packages(nl3d.__path__, "nl3d."):
+        if info.name.endswith("__main__"):
+            continue
         module = importlib.import_module(info.name)
         for test in doctest.DocTestFinder(exclude_empty=True).find(module):
             if test.examples:
