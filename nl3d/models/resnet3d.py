@@ -78,7 +78,7 @@ class ResNet3d(nn.Module):
         classifier_bias: Whether the ``"bnneck"`` head's classifier has a bias.
 
     Shape:
-        - Input: ``(B, in_channels, T, H, W)``, any T, H and W
+        - Input: ``(B, in_channels, T, H, W)``, any T of at least ``min_frames`` (1 unless time is pooled), H and W
         - Output: :class:`~nl3d.ReIDOutput` of ``(B, num_features)``, ``(B, embedding_dim)`` and ``(B, num_classes)``
           or ``None``
 
@@ -160,13 +160,12 @@ class ResNet3d(nn.Module):
         )
         self.bn1 = nn.BatchNorm3d(base_width, eps=norm_eps)
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
+        pool_kernel = to_3tuple(stem_pool_kernel, name="stem_pool_kernel")
         pool_strides = to_3tuple(stem_pool_stride, name="stem_pool_stride")
-        self.maxpool = nn.MaxPool3d(
-            to_3tuple(stem_pool_kernel, name="stem_pool_kernel"),
-            pool_strides,
-            to_3tuple(stem_pool_padding, name="stem_pool_padding", minimum=0),
-            ceil_mode=stem_pool_ceil_mode,
-        )
+        pool_padding = to_3tuple(stem_pool_padding, name="stem_pool_padding", minimum=0)
+        self.maxpool = nn.MaxPool3d(pool_kernel, pool_strides, pool_padding, ceil_mode=stem_pool_ceil_mode)
+        pooled = (layer1_time_pool - 1) * pool_strides[0] + pool_kernel[0] - 2 * pool_padding[0]
+        self.min_frames = max((pooled - 1) * stem_strides[0] + 1, 1)
 
         reduction = stem_strides[1]
         self.feature_info = [{"num_chs": base_width, "reduction": reduction, "module": "relu"}]
@@ -246,9 +245,14 @@ class ResNet3d(nn.Module):
 
         Raises:
             TypeError: If clips are not floating point.
-            ValueError: If clips have another rank, other channels, an empty axis or, on the CPU, values not finite.
+            ValueError: If clips have another rank, other channels, an empty axis, fewer than ``min_frames`` frames or,
+                on the CPU, values not finite.
         """
         check_clips(clips, self.in_channels)
+        if clips.shape[2] < self.min_frames:
+            raise ValueError(
+                f"clips must have at least {self.min_frames} frames, for this network pools time, got {clips.shape[2]}"
+            )
         x = self.maxpool(self.relu(self.bn1(self.conv1(clips))))
         for name, stage in self.named_children():
             if not name.startswith("layer"):

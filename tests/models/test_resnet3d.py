@@ -245,3 +245,29 @@ def test_refuses_clips():
         model(torch.rand(1, 4, 3, 32, 16))
     with pytest.raises(ValueError, match="must be finite"):
         model(torch.full((1, 3, 1, 32, 16), torch.nan))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer1_time_pool": 2},
+        {
+            "layer1_time_pool": 2,
+            "stem_stride": 2,
+            "stem_pool_kernel": (2, 3, 3),
+            "stem_pool_stride": 2,
+            "stem_pool_padding": 0,
+        },
+        {"stem_pool_kernel": 3, "stem_pool_stride": 2, "stem_pool_padding": 1, "time_strides": (1, 2, 2, 2)},
+    ],
+)
+def test_least_number_of_frames(options):
+    model = ResNet3d(**TINY, **options).eval()
+    assert model(torch.rand(1, 3, model.min_frames, 64, 32)).embedding.shape == (1, 8)
+    if model.min_frames > 1:
+        too_few = model.min_frames - 1
+        with pytest.raises(ValueError, match=f"at least {model.min_frames} frames, .*got {too_few}"):
+            model(torch.rand(1, 3, too_few, 64, 32))
+        model.min_frames = 1  # and it would be too few indeed
+        with pytest.raises(RuntimeError):
+            model(torch.rand(1, 3, too_few, 64, 32))

@@ -1,0 +1,160 @@
+"""Fill a network from tensors: all of it, and with nothing left over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
+from nl3d.layers.non_local import NonLocalBlock3d
+
+_LISTED = 6  # keys that one error names before it counts the rest
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Map the tensors of a safetensors file into memory, to be read as they are used.
+
+    The mapping is private: training on such tensors never changes the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no safetensors file, or only a part of one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weights must name an existing file, got {str(path)!r}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        fault = " ".join(str(error).split())
+        raise ValueError(
+            f"weights must be a whole safetensors file, got {str(path)!r} ({fault}); download or write it again"
+        ) from None
+
+
+def new_modules(model: nn.Module) -> tuple[str, ...]:
+    """Name the modules that a backbone's checkpoint does not hold: aggregation, non-local blocks, head, classifier."""
+    heads = (ReIDHead, BNNeckHead, LinearHead)
+    names = [name for name, module in model.named_modules() if isinstance(module, (NonLocalBlock3d, *heads))]
+    names += [name for name, _ in model.named_children() if name == "aggregate"]
+    return (*names, *(f"{name}.classifier" for name, module in model.named_modules() if isinstance(module, heads)))
+
+
+def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, new: Collection[str] = ()) -> None:
+    """Assign tensors to a network built under ``torch.device("meta")``, and initialise only what they leave new.
+
+    The load is total: every key is used and every tensor of the model filled, but for whole modules that may be new.
+    The tensors themselves become the parameters, without a copy, wherever dtype and memory layout allow: hand over
+    clones of any that something else still uses. Floating-point tensors take the model's dtype, so a file in float16
+    or bfloat16 loads as float32 unless the model was made otherwise. A norm's ``num_batches_tracked``, which old files
+    lack, is filled with 0. ``model.new_tensors`` names what no tensor filled.
+
+    Args:
+        model: The network; on the meta device, or a real one whose tensors are replaced.
+        tensors: Keys and tensors in the model's own names and shapes.
+        new: Dotted names of the modules that may be new, such as :func:`new_modules` gives. Each is filled as a whole,
+            or initialised as a whole by its ``reset_parameters()``.
+
+    Raises:
+        ValueError: If a key is not used, a tensor not filled, or a shape or kind of number does not fit. The model is
+            then as it was.
+    """
+    wanted = model.state_dict(keep_vars=True)
+    given = dict(tensors)
+    for key, tensor in wanted.items():
+        norm, _, last = key.rpartition(".")
+        if last == "num_batches_tracked" and key not in given and f"{norm}.running_mean" in given:
+            given[key] = torch.zeros_like(tensor, device="cpu")
+    missing = [key for key in wanted if key not in given]
+    fresh = _whole_modules(wanted, missing, new)
+    new_tensors = tuple(key for key in missing if any(_inside(key, name) for name in fresh))
+    _check_total(model, wanted, given, missing=[key for key in missing if key not in new_tensors])
+
+    model.load_state_dict(_own(given, wanted), strict=False, assign=True)
+    for name in fresh:
+        _initialise(model, name)
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise ValueError(f"model must hold all of its tensors in its state dict, but {type(model).__name__} does not")
+    model.new_tensors = new_tensors  # type: ignore[assignment]
+
+
+def _inside(key: str, module: str) -> bool:
+    return key.startswith(f"{module}.")
+
+
+def _whole_modules(keys: Iterable[str], missing: Collection[str], allowed: Collection[str]) -> list[str]:
+    """Allowed modules of which every tensor is missing, the outermost only."""
+    lacking = set(missing)
+    whole = [
+        name
+        for name in allowed
+        if (own := [key for key in keys if _inside(key, name)]) and all(key in lacking for key in own)
+    ]
+    return [name for name in whole if not any(_inside(name, other) for other in whole)]
+
+
+def _check_total(
+    model: nn.Module, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, missing: Collection[str]
+) -> None:
+    faults = [
+        _listed("missing", (f"{key} {tuple(wanted[key].shape)}" for key in missing)),
+        _listed("not used", (f"{key} {tuple(given[key].shape)}" for key in given if key not in wanted)),
+        _listed("of another shape", _misfits(wanted, given, lambda tensor: tuple(tensor.shape))),
+        _listed("of another kind", _misfits(wanted, given, lambda t: "float" if t.is_floating_point() else "integer")),
+    ]
+    if any(faults):
+        raise ValueError(
+            f"tensors must fill {type(model).__name__} wholly and be used wholly, got {'; '.join(filter(None, faults))}"
+        )
+
+
+def _misfits(
+    wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], aspect: Callable[[Tensor], object]
+) -> Iterator[str]:
+    for key, tensor in wanted.items():
+        if key in given and aspect(given[key]) != aspect(tensor):
+            yield f"{key} {aspect(given[key])} for {aspect(tensor)}"
+
+
+def _listed(fault: str, entries: Iterable[str]) -> str:
+    entries = list(entries)
+    rest = f" and {len(entries) - _LISTED} more" if len(entries) > _LISTED else ""
+    return f"{fault}: {', '.join(entries[:_LISTED])}{rest}" if entries else ""
+
+
+def _own(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors fit to be parameters: of the model's dtype, contiguous, and no two in the same memory."""
+    owned: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for key, like in wanted.items():
+        if key not in given:
+            continue
+        tensor = given[key].detach().to(like.dtype).contiguous()
+        if tensor.numel() and tensor.data_ptr() in taken:
+            tensor = tensor.clone()
+        taken.add(tensor.data_ptr())
+        owned[key] = tensor
+    return owned
+
+
+def _initialise(model: nn.Module, name: str) -> None:
+    """Give a module that is still on the meta device memory, and the values it starts with alone."""
+    module = model.get_submodule(name)
+    if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        return  # built on a real device: it has its first values already
+    module.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.fill_(torch.nan if tensor.is_floating_point() else 0)  # so that what nobody sets is seen
+    parent = model.get_submodule(name.rpartition(".")[0])
+    if name.endswith(".classifier") and isinstance(parent, (ReIDHead, BNNeckHead, LinearHead)):
+        parent.reset_classifier_parameters()
+    elif hasattr(module, "reset_parameters"):
+        module.reset_parameters()  # type: ignore[operator]
+    for inner in module.modules():
+        if any(tensor.isnan().any() for tensor in (*inner.parameters(recurse=False), *inner.buffers(recurse=False))):
+            inner.reset_parameters()  # type: ignore[operator]
