@@ -16,8 +16,17 @@ from nl3d.layers.separable import SeparableConv3d
 from nl3d.layers.shapes import Size3, check_choice, check_clips, check_finite, to_3tuple
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 from nl3d.models.blocks import BasicBlock3d, Bottleneck3d, Layout, Shortcut
+from nl3d.models.pretrained import PretrainedMixin
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+FACTORIES: Mapping[tuple[str, tuple[int, ...]], str] = {
+    ("BasicBlock3d", (2, 2, 2, 2)): "resnet3d18",
+    ("BasicBlock3d", (3, 4, 6, 3)): "resnet3d34",
+    ("Bottleneck3d", (3, 4, 6, 3)): "resnet3d50",
+    ("Bottleneck3d", (3, 4, 23, 3)): "resnet3d101",
+}
+"""Kind of block and how many in each stage, to the name of the function that builds such a network."""
 
 IMAGENET_CFG: Mapping[str, Any] = {
     "mean": (0.485, 0.456, 0.406),
@@ -29,7 +38,7 @@ IMAGENET_CFG: Mapping[str, Any] = {
 """How clips are prepared where no checkpoint says it: RGB in [0, 1] as on ImageNet, 8 frames of 256x128 (Sec. 4.2)."""
 
 
-class ResNet3d(nn.Module):
+class ResNet3d(nn.Module, PretrainedMixin):
     """ResNet over clips: inflated stem, four stages of residual blocks with non-local blocks between, and a head.
 
     Stages and layers bear the names of the image ResNet, so that its ImageNet keys match; methods bear timm's names.
@@ -296,6 +305,17 @@ class ResNet3d(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them."""
         self.grad_checkpointing = enable
+
+    def architecture(self) -> tuple[str, tuple[str, ...]]:
+        """Name of the factory for these blocks, or ``"resnet3d"``, and the arguments that the name implies."""
+        counts = tuple(
+            sum(name.isdigit() for name, _ in self.get_submodule(stage).named_children()) for stage in STAGES
+        )
+        name = FACTORIES.get((type(self.get_submodule("layer1.0")).__name__, counts))
+        if name is None:
+            return "resnet3d", ()
+        has_non_local = any(isinstance(module, NonLocalBlock3d) for module in self.modules())
+        return (f"{name}_nl" if has_non_local else name), ("block", "block_counts")
 
 
 def _check_four(values: Sequence[int], *, name: str) -> None:
