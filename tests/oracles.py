@@ -89,3 +89,75 @@ def non_local(block, clips):
     norm = block.bn
     scaled = (projected - norm.running_mean.view(shape)) / torch.sqrt(norm.running_var.view(shape) + norm.eps)
     return scaled * norm.weight.view(shape) + norm.bias.view(shape) + clips
+
+
+def ranking_scores(
+    distmat,
+    q_pids,
+    g_pids,
+    q_camids,
+    g_camids,
+    *,
+    ap="interpolated",
+    ranks=(1, 5),
+    junk=(-1,),
+    distractors=(),
+    cameras=True,
+):
+    """CMC, mAP and mINP over the queries with a match, and their number, by walking every ranking from its top."""
+    curves, precisions, penalties = [], [], []
+    for q, row in enumerate(distmat):
+        ranking = sorted(range(len(row)), key=lambda g, row=row: (row[g], g))
+        found, total, old_precision = [], 0.0, 1.0
+        position = 0
+        for g in ranking:
+            same_pid = g_pids[g] == q_pids[q]
+            if g_pids[g] in junk or (cameras and same_pid and g_camids[g] == q_camids[q]):
+                continue
+            position += 1
+            right = same_pid and g_pids[g] not in distractors
+            if right:
+                found.append(position)
+            precision = len(found) / position
+            if right:
+                total += (old_precision + precision) / 2 if ap == "trapezoid" else precision
+            old_precision = precision
+        if found:
+            curves.append([float(found[0] <= rank) for rank in ranks])
+            precisions.append(total / len(found))
+            penalties.append(len(found) / found[-1])
+    count = len(precisions)
+    cmc = {rank: sum(curve[i] for curve in curves) / count for i, rank in enumerate(ranks)} if count else {}
+    return cmc, sum(precisions) / count if count else None, sum(penalties) / count if count else None, count
+
+
+def k_reciprocal_distances(embeddings, num_query, k1, k2, original_weight):
+    """Zhong et al. 2017, Sec. 3, with sets; ``embeddings`` are lists of floats, queries first."""
+    total = len(embeddings)
+    squared = [[sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) for y in embeddings] for x in embeddings]
+    original = [[value / max(row) for value in row] for row in squared]
+    order = [sorted(range(total), key=lambda j, i=i: (j != i, squared[i][j])) for i in range(total)]
+
+    def reciprocal(i, k):
+        return {j for j in order[i][: k + 1] if i in order[j][: k + 1]}
+
+    vectors = []
+    for i in range(total):
+        core = reciprocal(i, k1)
+        expanded = set(core)
+        for j in core:
+            candidates = reciprocal(j, round(k1 / 2))
+            if len(core & candidates) >= 2 / 3 * len(candidates) - 1e-9:
+                expanded |= candidates
+        weights = [math.exp(-original[i][j]) if j in expanded else 0.0 for j in range(total)]
+        vectors.append([weight / sum(weights) for weight in weights])
+    averaged = [[sum(vectors[j][c] for j in order[i][:k2]) / k2 for c in range(total)] for i in range(total)]
+
+    def jaccard(i, j):
+        pairs = list(zip(averaged[i], averaged[j], strict=True))
+        return 1 - sum(map(min, pairs)) / sum(map(max, pairs))
+
+    return [
+        [(1 - original_weight) * jaccard(q, g) + original_weight * original[q][g] for g in range(num_query, total)]
+        for q in range(num_query)
+    ]
