@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nl3d.zoo.import_hook import announce_to_timm
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -18,6 +20,19 @@ _PUBLIC = {
     "Inflate2dTo3d": "nl3d.inflate",
     "BatchHardTriplet": "nl3d.losses.triplet",
     "ReIDLoss": "nl3d.losses.reid",
+    "resnet3d18": "nl3d.zoo.factories",
+    "resnet3d18_nl": "nl3d.zoo.factories",
+    "resnet3d34": "nl3d.zoo.factories",
+    "resnet3d34_nl": "nl3d.zoo.factories",
+    "resnet3d50": "nl3d.zoo.factories",
+    "resnet3d50_nl": "nl3d.zoo.factories",
+    "resnet3d101": "nl3d.zoo.factories",
+    "resnet3d101_nl": "nl3d.zoo.factories",
+    "resnet50_tp": "nl3d.zoo.factories",
+    "resnet50_rnn": "nl3d.zoo.factories",
+    "resnet50_ta": "nl3d.zoo.factories",
+    "list_models": "nl3d.zoo.weights",
+    "list_weights": "nl3d.zoo.weights",
 }
 
 if TYPE_CHECKING:
@@ -27,8 +42,21 @@ if TYPE_CHECKING:
     from nl3d.layers.separable import SeparableConv3d as SeparableConv3d
     from nl3d.losses.reid import ReIDLoss as ReIDLoss
     from nl3d.losses.triplet import BatchHardTriplet as BatchHardTriplet
+    from nl3d.zoo.factories import resnet3d18 as resnet3d18
+    from nl3d.zoo.factories import resnet3d18_nl as resnet3d18_nl
+    from nl3d.zoo.factories import resnet3d34 as resnet3d34
+    from nl3d.zoo.factories import resnet3d34_nl as resnet3d34_nl
+    from nl3d.zoo.factories import resnet3d50 as resnet3d50
+    from nl3d.zoo.factories import resnet3d50_nl as resnet3d50_nl
+    from nl3d.zoo.factories import resnet3d101 as resnet3d101
+    from nl3d.zoo.factories import resnet3d101_nl as resnet3d101_nl
+    from nl3d.zoo.factories import resnet50_rnn as resnet50_rnn
+    from nl3d.zoo.factories import resnet50_ta as resnet50_ta
+    from nl3d.zoo.factories import resnet50_tp as resnet50_tp
+    from nl3d.zoo.weights import list_models as list_models
+    from nl3d.zoo.weights import list_weights as list_weights
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
@@ -41,3 +69,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+announce_to_timm()

@@ -16,10 +16,15 @@ from nl3d.layers.non_local import NonLocalBlock3d
 _LISTED = 6  # keys that one error names before it counts the rest
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
     """Map the tensors of a safetensors file into memory, to be read as they are used.
 
     The mapping is private: training on such tensors never changes the file.
+
+    Args:
+        path: The file.
+        copy: Whether to read it at once instead, for a file that somebody may write anew under the mapping; files in
+            the Hub's cache never change.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -28,12 +33,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights must name an existing file, got {str(path)!r}")
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         fault = " ".join(str(error).split())
         raise ValueError(
             f"weights must be a whole safetensors file, got {str(path)!r} ({fault}); download or write it again"
         ) from None
+    return {key: tensor.clone() for key, tensor in tensors.items()} if copy else tensors
 
 
 def new_modules(model: nn.Module) -> tuple[str, ...]:
@@ -102,7 +108,7 @@ def _check_total(
 ) -> None:
     faults = [
         _listed("missing", (f"{key} {tuple(wanted[key].shape)}" for key in missing)),
-        _listed("not used", (f"{key} {tuple(given[key].shape)}" for key in given if key not in wanted)),
+        _listed("not used", (f"{key} {tuple(given[key].shape)}" for key in sorted(given.keys() - wanted.keys()))),
         _listed("of another shape", _misfits(wanted, given, lambda tensor: tuple(tensor.shape))),
         _listed("of another kind", _misfits(wanted, given, lambda t: "float" if t.is_floating_point() else "integer")),
     ]

@@ -137,7 +137,7 @@ class PretrainedMixin(
         with torch.device("meta"):
             model = cls(**{**{key: value for key, value in config.items() if key in known}, **options})
         network = cast(Any, model)
-        tensors = read_safetensors(weights_path)
+        tensors = read_safetensors(weights_path, copy=Path(source).is_dir())
         if config.get("num_classes") != network.num_classes:
             tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
         fill_model(network, tensors, new=[name for name in new_modules(network) if name.endswith(".classifier")])
@@ -163,8 +163,8 @@ class PretrainedMixin(
             f"- Embedding: {network.embedding_dim} numbers; classes: {network.num_classes}\n"
             f"- Weights start from: {cfg.get('description', 'not recorded')}\n"
             f"- Licence: {cfg.get('license', 'not recorded')}\n\n"
-            "```python\nimport timm\nimport nl3d\n\n"
-            f'model = timm.create_model("hf-hub:ORG/NAME", pretrained=True)  # or nl3d.{name}("hf-hub:ORG/NAME")\n```\n'
+            "```python\nimport nl3d, timm\n\n"
+            'model = timm.create_model("hf-hub:ORG/NAME", pretrained=True).eval()\n```\n'
         )
 
 
@@ -187,6 +187,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def clip_description(config: dict[str, Any]) -> dict[str, Any]:
-    """What a saved config says of the clips and of the weights' origin."""
-    described = {key: value for key, value in config.get("pretrained_cfg", {}).items() if value is not None}
-    return {**described, **config.get("clips", {})}
+    """What a saved config says of the clips and of the weights' origin; an image network's size is not the clips'."""
+    own = "clips" in config
+    described = config.get("pretrained_cfg", {})
+    kept = {
+        key: described[key] for key in _TIMM_KEYS if described.get(key) is not None and (own or key != "input_size")
+    }
+    return {**kept, **config.get("clips", {})}

@@ -1,0 +1,98 @@
+"""From what ``weights=`` says to the tensors of a file, wherever it lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nl3d.models.fetch import fetch
+from nl3d.models.fill import read_safetensors
+from nl3d.models.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
+from nl3d.zoo.weights import WEIGHTS, WeightsSpec, find_spec
+
+HUB_PREFIX = "hf-hub:"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's tensors and what is known of them.
+
+    Attributes:
+        source: What ``weights=`` said.
+        tensors: The tensors, under the file's own keys.
+        cfg: What goes into the network's ``pretrained_cfg``: clip size, mean, deviation, licence, origin.
+        config: The config.json beside the file, empty without one.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    cfg: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = None) -> Checkpoint:
+    """Find, fetch if need be, and read the checkpoint that ``weights=`` names.
+
+    Args:
+        model: Name of the network's factory.
+        weights: Name of a record, ``"hf-hub:org/name[@revision]"``, path of a safetensors file, or of a folder that
+            ``save_pretrained`` wrote.
+        cache_dir: The Hub's cache, if not the usual one.
+
+    Raises:
+        ValueError: If the name is unknown, the Hub's form is broken or the file is damaged.
+        FileNotFoundError: If a path, repository or file does not exist.
+        PermissionError: If a repository is not open to you.
+        ConnectionError: If the Hub cannot be reached.
+    """
+    if weights.startswith(HUB_PREFIX):
+        return _open_repository(weights, cache_dir=cache_dir)
+    path = Path(weights)
+    if weights not in {spec.name for spec in WEIGHTS if model in spec.models}:
+        if path.is_dir():
+            return _with_config(weights, read_safetensors(path / WEIGHTS_FILE, copy=True), path / CONFIG_FILE)
+        if path.is_file() or path.suffix or len(path.parts) > 1:
+            return Checkpoint(weights, read_safetensors(path, copy=True))
+    spec = find_spec(model, weights)
+    if spec.repo_id is None:
+        raise ValueError(f"weights {weights!r} are not on the Hub; fetch {spec.url} by hand and pass the file's path")
+    fetched = fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256, cache_dir=cache_dir)
+    return Checkpoint(weights, read_safetensors(fetched), cfg=spec_cfg(spec))
+
+
+def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
+    """What a record says of its clips and its origin, under the keys of timm's ``pretrained_cfg``."""
+    frames, height, width = spec.clip_size
+    return {
+        "tag": spec.name,
+        "hf_hub_id": f"{spec.repo_id}@{spec.revision}" if spec.repo_id else None,
+        "hf_hub_filename": spec.filename,
+        "input_size": (3, height, width),
+        "num_frames": frames,
+        "frame_step": spec.frame_step,
+        "mean": spec.mean,
+        "std": spec.std,
+        "license": spec.license.lower(),  # timm and the Hub write SPDX identifiers small
+        "description": f"{spec.origin}; {spec.accuracy}",
+        "origin_url": spec.url or f"https://huggingface.co/{spec.repo_id}",
+    }
+
+
+def _open_repository(weights: str, *, cache_dir: str | Path | None) -> Checkpoint:
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", weights.removeprefix(HUB_PREFIX))
+    if match is None:
+        raise ValueError(f"weights must be 'hf-hub:org/name' or 'hf-hub:org/name@revision', got {weights!r}")
+    repo_id, revision = match.groups()
+    config = fetch(repo_id, CONFIG_FILE, revision=revision, cache_dir=cache_dir)
+    tensors = fetch(repo_id, WEIGHTS_FILE, revision=config.parent.name, cache_dir=cache_dir)  # of the same commit
+    return _with_config(weights, read_safetensors(tensors), config)
+
+
+def _with_config(source: str, tensors: Mapping[str, Tensor], config_path: Path) -> Checkpoint:
+    config = read_config(config_path)
+    return Checkpoint(source, tensors, cfg=clip_description(config), config=config)
