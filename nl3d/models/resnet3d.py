@@ -76,8 +76,9 @@ class ResNet3d(nn.Module, PretrainedMixin):
         non_local_mode: As ``mode`` of :class:`~nl3d.NonLocalBlock3d`.
         non_local_scale: As its ``scale``.
         non_local_subsample: As its ``subsample``.
-        non_local_inner_channels: As its ``inner_channels``: one width for all blocks, or half of each one's input.
-        non_local_time_window: As its ``time_window``.
+        non_local_inner_channels: As its ``inner_channels``: one width for all blocks, or a stage's name to the width of
+            its blocks, or half of each one's input.
+        non_local_time_window: As its ``time_window``: one for all blocks, or a stage's name to that of its blocks.
         head: ``"bottleneck"`` (the paper's, :class:`~nl3d.ReIDHead`), ``"bnneck"`` or ``"linear"``.
         pool: ``"avg"``, ``"gem"`` or ``"frame_max"``: how the head pools.
         embedding_dim: Width of the bottleneck; other heads have none.
@@ -127,8 +128,8 @@ class ResNet3d(nn.Module, PretrainedMixin):
         non_local_mode: NonLocalMode = "embedded_gaussian",
         non_local_scale: bool = False,
         non_local_subsample: Subsample | None = None,
-        non_local_inner_channels: int | None = None,
-        non_local_time_window: int | None = None,
+        non_local_inner_channels: int | Mapping[str, int] | None = None,
+        non_local_time_window: int | Mapping[str, int] | None = None,
         head: Literal["bottleneck", "bnneck", "linear"] = "bottleneck",
         pool: Pooling = "avg",
         embedding_dim: int = 512,
@@ -153,6 +154,12 @@ class ResNet3d(nn.Module, PretrainedMixin):
         time_kernels = _time_kernels(time_kernel, layout, block_counts)
         stem_kernel = _stem_kernel(stem_time_kernel, time_kernel, layout)
         places = _checked_places(non_local or {}, block_counts)
+        for name, by_stage in (
+            ("non_local_inner_channels", non_local_inner_channels),
+            ("non_local_time_window", non_local_time_window),
+        ):
+            for stage in by_stage if isinstance(by_stage, Mapping) else ():
+                check_choice(stage, STAGES, name=f"{name}'s stage")
 
         self.in_channels = in_channels
         self.grad_checkpointing = False
@@ -200,11 +207,11 @@ class ResNet3d(nn.Module, PretrainedMixin):
                 if number in places[stage]:
                     layers[f"non_local{number}"] = NonLocalBlock3d(
                         channels,
-                        non_local_inner_channels,
+                        _of_stage(non_local_inner_channels, stage),
                         mode=non_local_mode,
                         scale=non_local_scale,
                         subsample=non_local_subsample,
-                        time_window=non_local_time_window,
+                        time_window=_of_stage(non_local_time_window, stage),
                     )
             self.add_module(stage, nn.Sequential(layers))
             if index == 0 and layer1_time_pool > 1:
@@ -316,6 +323,10 @@ class ResNet3d(nn.Module, PretrainedMixin):
             return "resnet3d", ()
         has_non_local = any(isinstance(module, NonLocalBlock3d) for module in self.modules())
         return (f"{name}_nl" if has_non_local else name), ("block", "block_counts")
+
+
+def _of_stage(value: int | Mapping[str, int] | None, stage: str) -> int | None:
+    return value.get(stage) if isinstance(value, Mapping) else value
 
 
 def _check_four(values: Sequence[int], *, name: str) -> None:
