@@ -151,7 +151,7 @@ class ResNet3d(nn.Module, PretrainedMixin):
         ):  # fmt: skip
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        time_kernels = _time_kernels(time_kernel, layout, block_counts)
+        time_kernels = block_time_kernels(time_kernel, layout, block_counts)
         stem_kernel = _stem_kernel(stem_time_kernel, time_kernel, layout)
         places = _checked_places(non_local or {}, block_counts)
         for name, by_stage in (
@@ -334,7 +334,7 @@ def _check_four(values: Sequence[int], *, name: str) -> None:
         raise ValueError(f"{name} must be four numbers of at least 1, one a stage, got {tuple(values)!r}")
 
 
-def _time_kernels(
+def block_time_kernels(
     time_kernel: int | Sequence[Sequence[int]], layout: Layout, block_counts: Sequence[int]
 ) -> list[list[int]]:
     """Temporal kernel of each block of each stage."""
