@@ -57,7 +57,8 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, new: Collecti
     The tensors themselves become the parameters, without a copy, wherever dtype and memory layout allow: hand over
     clones of any that something else still uses. Floating-point tensors take the model's dtype, so a file in float16
     or bfloat16 loads as float32 unless the model was made otherwise. A norm's ``num_batches_tracked``, which old files
-    lack, is filled with 0. ``model.new_tensors`` names what no tensor filled.
+    lack, is filled with 0. ``model.new_tensors`` names what no tensor filled. Tensors on the meta device only show
+    whether they fit, and leave the model there.
 
     Args:
         model: The network; on the meta device, or a real one whose tensors are replaced.
@@ -81,11 +82,14 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, new: Collecti
     _check_total(model, wanted, given, missing=[key for key in missing if key not in new_tensors])
 
     model.load_state_dict(_own(given, wanted), strict=False, assign=True)
+    model.new_tensors = new_tensors  # type: ignore[assignment]
+    if any(tensor.is_meta for tensor in tensors.values()):
+        model.to("meta")  # tensors of shapes alone, to see whether they fit
+        return
     for name in fresh:
         _initialise(model, name)
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise ValueError(f"model must hold all of its tensors in its state dict, but {type(model).__name__} does not")
-    model.new_tensors = new_tensors  # type: ignore[assignment]
 
 
 def _inside(key: str, module: str) -> bool:

@@ -1,0 +1,23 @@
+"""Image classifiers: torchvision's ResNets, and timm's of the same names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nl3d.zoo.remap.family import Family, resnet_rules
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "num_frames": 8, "frame_step": 1}
+
+TORCHVISION = Family(
+    name="torchvision",
+    about="pytorch/vision: ResNet of 18 to 152 layers",
+    marks=(r"layer[1-4]\.\d+\.conv1\.weight",),
+    unlike=(r"classifier\..+", r"fc\.\d.*", r".*\.(?:theta|phi|g|non_local\d+)\..+", r"head\..+", r"bn\..+"),
+    rank=4,
+    rules=(*resnet_rules(), (r"fc\.(weight|bias)", r"head.classifier.\1")),
+    preprocessing={**IMAGENET, "input_size": (3, 224, 224)},
+)
+
+TIMM = replace(
+    TORCHVISION, name="timm", about="huggingface/pytorch-image-models: ResNet, as torchvision", told_only=True
+)

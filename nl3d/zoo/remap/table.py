@@ -1,0 +1,82 @@
+"""All families, and which of them a file is of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nl3d.zoo.read import ForeignCheckpoint
+from nl3d.zoo.remap.fair import NONLOCAL_NET, PYSLOWFAST
+from nl3d.zoo.remap.family import Family
+from nl3d.zoo.remap.image import TIMM, TORCHVISION
+from nl3d.zoo.remap.own import OWN
+from nl3d.zoo.remap.reid import AP3D, FASTREID_AGW, FASTREID_BOT, STRONG_BASELINE, TORCHREID
+from nl3d.zoo.remap.video import HARA, MMACTION2, PYTORCHVIDEO
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({
+    family.name: family
+    for family in (
+        OWN, TORCHVISION, TIMM, TORCHREID, FASTREID_BOT, FASTREID_AGW, STRONG_BASELINE, AP3D,
+        HARA, PYTORCHVIDEO, PYSLOWFAST, NONLOCAL_NET, MMACTION2,
+    )
+})  # fmt: skip
+
+# Networks that are often mistaken for a plain ResNet, by what betrays them.
+_OTHERS = (
+    (r"(?:.*\.)?conv1\.[0-9]\.weight", "a ResNet with a deep stem, such as timm's resnet50d"),
+    (r".*(?:pathway1|multipathway).*", "a SlowFast network of two pathways"),
+    (r".*\.APM\..*|.*(?:spatial|temporal)_conv3d\..*", "AP3D's appearance-preserving or pseudo-3D convolutions"),
+    (r".*\.IN\.weight", "instance norms beside the batch norms (IBN)"),
+    (r".*\.(?:se|attn|att)\..*", "attention over channels"),
+    (r".*(?:conv1_s|conv1_t|conv_t|conv_xy)\..*", "a (2+1)D network"),
+    (r"stem\.0\.weight", "torchvision's video ResNet"),
+    (r".*(?:cls_token|pos_embed|patch_embed).*", "a transformer"),
+    (r"features\..*", "a network that is no ResNet"),
+)
+
+
+def families() -> dict[str, str]:
+    """Names of all families of checkpoints that :func:`nl3d.from_checkpoint` reads, and what each is."""
+    return {name: family.about for name, family in FAMILIES.items()}
+
+
+def find_family(checkpoint: ForeignCheckpoint, family: str | None) -> Family:
+    """Tell the family from names and shapes, or check the one that is told.
+
+    Raises:
+        ValueError: If the family is unknown or does not fit the file, if no family fits, or if several do.
+    """
+    fitting = [entry for entry in FAMILIES.values() if entry.fits(checkpoint.tensors)]
+    if family is not None:
+        if family not in FAMILIES:
+            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
+        if FAMILIES[family] not in fitting:
+            raise ValueError(
+                f"family must be one whose files have the keys and shapes of {checkpoint.source}, got {family!r}; "
+                + (f"they are those of {_names(fitting)}" if fitting else _no_family(checkpoint))
+            )
+        return FAMILIES[family]
+    fitting = [entry for entry in fitting if not entry.told_only]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise ValueError(
+            f"{checkpoint.source} must be of a known family ({', '.join(FAMILIES)}), but {_no_family(checkpoint)}"
+        )
+    raise ValueError(
+        f"family must be given, because {checkpoint.source} may be of {_names(fitting)}, whose keys and shapes are the "
+        f"same but whose networks are not: say which with family={fitting[0].name!r} or family={fitting[1].name!r}"
+    )
+
+
+def _names(entries: list[Family]) -> str:
+    return " or ".join(repr(entry.name) for entry in entries)
+
+
+def _no_family(checkpoint: ForeignCheckpoint) -> str:
+    for pattern, what in _OTHERS:
+        for key in checkpoint.tensors:
+            if re.fullmatch(pattern, key):
+                return f"{key!r} is of {what}, which ResNet3d has no place for"
+    return f"its keys are of none: {', '.join(map(repr, list(checkpoint.tensors)[:4]))}"
