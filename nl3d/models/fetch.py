@@ -6,6 +6,7 @@ import hashlib
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import (
     HfApi,
@@ -25,8 +26,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from nl3d import __version__
+
 # the bases are the errors of whatever HTTP client the Hub's client is built on
 _FAILURES: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
+_CALLER: Any = {"library_name": "nl3d", "library_version": __version__}
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _RETRY_WAITS = (0.5, 1.0)  # seconds; the Hub's client alone would wait for minutes before it gave up
 _RETRY_UNTIL = 10.0  # seconds after which a failed attempt is the last
@@ -74,7 +78,7 @@ def fetch(
         if cached and (local_files_only or re.fullmatch("[0-9a-f]{40}", revision or "")):
             return cached
         if local_files_only:
-            raise LocalEntryNotFoundError(where)
+            raise OfflineModeIsEnabled(where)
         _wait_for(hf_hub_url(repo_id, filename, revision=revision), token=token)
         path = Path(
             hf_hub_download(
@@ -86,10 +90,11 @@ def fetch(
                 token=token,
             )
         )
-    except _FAILURES as error:
-        unreachable = isinstance(error, OfflineModeIsEnabled) or not isinstance(
-            error, (HfHubHTTPError, EntryNotFoundError)
-        )
+    except _FAILURES as failure:
+        error = failure
+        if isinstance(failure, LocalEntryNotFoundError) and isinstance(failure.__cause__, Exception):
+            error = failure.__cause__  # the client says first that the cache did not help; this is why it was asked
+        unreachable = not isinstance(error, (HfHubHTTPError, EntryNotFoundError))
         if cached and (unreachable or _status(error) in _TRANSIENT):
             return cached  # a branch that cannot be asked for news: what it was when last seen
         raise _explained(error, repo_id, filename, revision) from None
@@ -103,7 +108,7 @@ def _wait_for(url: str, *, token: str | bool | None) -> None:
     start = time.monotonic()
     for wait in (*_RETRY_WAITS, None):
         try:
-            get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT, **_CALLER)
             return
         except _FAILURES as error:
             lasting = isinstance(error, HfHubHTTPError) and _status(error) not in _TRANSIENT
@@ -149,7 +154,7 @@ def _explained(error: BaseException, repo_id: str, filename: str, revision: str 
     endpoint = constants.ENDPOINT
     where = f"{repo_id}/{filename}" + (f" at {revision}" if revision else "")
     status = _status(error)
-    if isinstance(error, (OfflineModeIsEnabled, LocalEntryNotFoundError)):
+    if isinstance(error, OfflineModeIsEnabled):
         return FileNotFoundError(
             f"weights need {where}, which is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE or "
             "local_files_only forbids to fetch it; fetch it once online, or pass the path of a file"

@@ -13,7 +13,7 @@ from torch import Tensor
 from nl3d.models.fetch import fetch
 from nl3d.models.fill import read_safetensors
 from nl3d.models.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
-from nl3d.zoo.weights import WEIGHTS, WeightsSpec, find_spec
+from nl3d.zoo.weights import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
 
@@ -53,7 +53,7 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
     if weights.startswith(HUB_PREFIX):
         return _open_repository(weights, cache_dir=cache_dir)
     path = Path(weights)
-    if weights not in {spec.name for spec in WEIGHTS if model in spec.models}:
+    if not has_spec(model, weights):
         if path.is_dir():
             return _with_config(weights, read_safetensors(path / WEIGHTS_FILE, copy=True), path / CONFIG_FILE)
         if path.is_file() or path.suffix or len(path.parts) > 1:

@@ -138,6 +138,11 @@ def list_weights(model: str | None = None) -> list[WeightsSpec]:
     return [spec for spec in WEIGHTS if model is None or model in spec.models]
 
 
+def has_spec(model: str, weights: str) -> bool:
+    """Whether a network has a checkpoint of that name."""
+    return any(spec.name == weights and model in spec.models for spec in WEIGHTS)
+
+
 def find_spec(model: str, weights: str) -> WeightsSpec:
     """Record of a network's checkpoint by name.
 
