@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from nl3d.metrics.inputs import Array, as_labels
-from nl3d.metrics.ragged import expand_ranges
 
 Labels: TypeAlias = Array | Sequence[int]
 
@@ -17,7 +15,8 @@ Labels: TypeAlias = Array | Sequence[int]
 class Matches:
     """Identities and cameras of both sides, checked, with the gallery sorted by identity.
 
-    Junk is gone from ``g_pids`` and ``g_camids``; ``kept`` says where it was not.
+    Junk is gone from ``g_pids`` and ``g_camids``; ``kept`` says where it was not. The lists are short beside the
+    distances, so they stay on the CPU, in NumPy, whose small operations wait for no other thread or device.
 
     Raises:
         TypeError: If labels are not integers.
@@ -30,16 +29,15 @@ class Matches:
         camids: tuple[Labels | None, Labels | None],
         *,
         sizes: tuple[int, int],
-        device: torch.device,
         junk_pids: Sequence[int],
         distractor_pids: Sequence[int],
         exclude_same_camera: bool,
     ) -> None:
         num_query, num_gallery = sizes
         self.exclude_same_camera = exclude_same_camera
-        self.q_pids = as_labels(pids[0], num_query, device, name="q_pids")
-        all_pids = as_labels(pids[1], num_gallery, device, name="g_pids")
-        self.kept = ~torch.isin(all_pids, _as_set(junk_pids, device))
+        self.q_pids = as_labels(pids[0], num_query, name="q_pids")
+        all_pids = as_labels(pids[1], num_gallery, name="g_pids")
+        self.kept = ~np.isin(all_pids, list(junk_pids))
         self.g_pids = all_pids[self.kept]
         self.num_junk = num_gallery - len(self.g_pids)
         if not len(self.g_pids):
@@ -47,25 +45,28 @@ class Matches:
         if exclude_same_camera:
             if camids[0] is None or camids[1] is None:
                 raise ValueError("q_camids and g_camids must be given, got None; or pass exclude_same_camera=False")
-            self.q_camids = as_labels(camids[0], num_query, device, name="q_camids")
-            self.g_camids = as_labels(camids[1], num_gallery, device, name="g_camids")[self.kept]
-        self.never_matches = torch.isin(self.q_pids, _as_set(distractor_pids, device))
-        self.sorted_pids, self.by_pid = self.g_pids.sort(stable=True)
+            self.q_camids = as_labels(camids[0], num_query, name="q_camids")
+            self.g_camids = as_labels(camids[1], num_gallery, name="g_camids")[self.kept]
+        self.by_pid = np.argsort(self.g_pids, kind="stable")
+        sorted_pids = self.g_pids[self.by_pid]
+        self.firsts = np.searchsorted(sorted_pids, self.q_pids, side="left")
+        self.counts = np.searchsorted(sorted_pids, self.q_pids, side="right") - self.firsts
+        self.counts[np.isin(self.q_pids, list(distractor_pids))] = 0
 
-    def pairs(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+    def pairs(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Row, column and whether it is left out, of every gallery entry with the pid of its query.
 
         Rows count from ``start`` and ascend; within a row, columns ascend.
         """
-        pids = self.q_pids[start:stop]
-        first = torch.searchsorted(self.sorted_pids, pids)
-        counts = torch.searchsorted(self.sorted_pids, pids, right=True) - first
-        rows, places = expand_ranges(first, counts.masked_fill(self.never_matches[start:stop], 0))
-        columns = self.by_pid[places]
+        counts = self.counts[start:stop]
+        rows = np.repeat(np.arange(stop - start), counts)
+        columns = self.by_pid[np.repeat(self.firsts[start:stop], counts) + positions_in_runs(counts)]
         if not self.exclude_same_camera:
-            return rows, columns, torch.zeros_like(rows, dtype=torch.bool)
+            return rows, columns, np.zeros(len(rows), dtype=bool)
         return rows, columns, self.q_camids[start:stop][rows] == self.g_camids[columns]
 
 
-def _as_set(pids: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(list(pids), dtype=torch.int64, device=device)
+def positions_in_runs(lengths: np.ndarray) -> np.ndarray:
+    """``0 ... lengths[i] - 1`` for each i, end to end."""
+    ends = np.cumsum(lengths)
+    return np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)

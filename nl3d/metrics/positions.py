@@ -11,29 +11,29 @@ from torch import Tensor
 COUNT_UP_TO = 64
 
 
-def match_positions(distances: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def match_positions(distances: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Position, from 1, of gallery entries in their query's ranking; at equal distance the gallery's order decides.
 
     NaN stands for entries that take no part.
 
     Shape:
         - distances: ``(C, num_gallery)``
-        - rows, columns: ``(M,)``, the entries asked for, sorted by row
+        - rows, columns: ``(M,)``, the entries asked for
         - Output: ``(M,)``
     """
     if distances.device.type != "cpu":
         return _by_sorting(distances, rows, columns)
-    many = torch.bincount(rows, minlength=len(distances)) > COUNT_UP_TO  # (C,)
+    many = np.bincount(rows, minlength=len(distances)) > COUNT_UP_TO  # (C,)
     in_many = many[rows]
-    positions = torch.empty_like(rows)
+    positions = np.empty(len(rows), dtype=np.int64)
     positions[~in_many] = _by_counting(distances, rows[~in_many], columns[~in_many])
     if in_many.any():
-        compact = many.cumsum(0) - 1  # row -> row among those to sort
+        compact = np.cumsum(many) - 1  # row -> row among those to sort
         positions[in_many] = _by_sorting(distances[many], compact[rows[in_many]], columns[in_many])
     return positions
 
 
-def _by_counting(distances: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _by_counting(distances: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """One more than the entries before: nearer ones, and equally near ones that the gallery lists earlier."""
     lines = distances.numpy()  # comparing and counting short rows costs NumPy a third of what it costs torch
     positions = np.empty(len(rows), dtype=np.int64)
@@ -42,11 +42,11 @@ def _by_counting(distances: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         value = line[column]
         before = np.count_nonzero(line[:column] <= value) + np.count_nonzero(line[column:] < value)
         positions[index] = before + 1
-    return torch.from_numpy(positions)
+    return positions
 
 
-def _by_sorting(distances: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _by_sorting(distances: Tensor, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     order = distances.argsort(dim=1, stable=True)  # NaN comes last
     inverse = torch.empty_like(order)
     inverse.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-    return inverse[rows, columns] + 1
+    return inverse[torch.from_numpy(rows), torch.from_numpy(columns)].cpu().numpy() + 1

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nl3d.metrics.distance import DistanceRows, Metric
 from nl3d.metrics.inputs import Array, as_embeddings, as_matrix, check_choice
-from nl3d.metrics.matches import Labels, Matches
+from nl3d.metrics.matches import Labels, Matches, positions_in_runs
 from nl3d.metrics.positions import match_positions
-from nl3d.metrics.ragged import positions_in_runs
 from nl3d.metrics.rerank import KReciprocal
 
 AveragePrecision: TypeAlias = Literal["interpolated", "trapezoid"]
@@ -118,14 +118,14 @@ def evaluate(
         (q_pids, g_pids),
         (q_camids, g_camids),
         sizes=(len(rows), len(others)),
-        device=rows.device,
         junk_pids=junk_pids,
         distractor_pids=distractor_pids,
         exclude_same_camera=exclude_same_camera,
     )
-    others = others[matches.kept] if matches.num_junk else others
+    kept = torch.from_numpy(matches.kept).to(others.device)
+    others = others[kept] if matches.num_junk else others
     source = DistanceRows(rows, others, metric) if rerank is None else rerank.rows(rows, others, metric=metric)
-    return _score(source, matches, ap=ap, ranks=ranks, chunk_size=chunk_size)
+    return _score(source, matches, ap=ap, ranks=ranks, chunk_size=chunk_size, device=rows.device)
 
 
 @torch.no_grad()
@@ -176,16 +176,17 @@ def evaluate_distmat(
         (q_pids, g_pids),
         (q_camids, g_camids),
         sizes=(values.shape[0], values.shape[1]),
-        device=values.device,
         junk_pids=junk_pids,
         distractor_pids=distractor_pids,
         exclude_same_camera=exclude_same_camera,
     )
 
-    def distances(start: int, stop: int) -> Tensor:
-        return values[start:stop][:, matches.kept]  # a copy
+    kept = torch.from_numpy(matches.kept).to(values.device)
 
-    return _score(distances, matches, ap=ap, ranks=ranks, chunk_size=chunk_size)
+    def distances(start: int, stop: int) -> Tensor:
+        return values[start:stop][:, kept]  # a copy
+
+    return _score(distances, matches, ap=ap, ranks=ranks, chunk_size=chunk_size, device=values.device)
 
 
 def _score(
@@ -195,6 +196,7 @@ def _score(
     ap: str,
     ranks: Sequence[int],
     chunk_size: int | None,
+    device: torch.device,
 ) -> RankingResult:
     """Rank chunk by chunk, keeping three numbers a query."""
     check_choice(ap, ("interpolated", "trapezoid"), name="ap")
@@ -203,15 +205,14 @@ def _score(
         raise ValueError(f"ranks must be integers of at least 1, got {ranks}")
     num_queries, num_gallery = len(matches.q_pids), len(matches.g_pids)
     if chunk_size is None:
-        elements = 2**23 if matches.q_pids.device.type == "cpu" else 2**25
-        chunk_size = max(1, elements // num_gallery)
+        chunk_size = max(1, (2**23 if device.type == "cpu" else 2**25) // num_gallery)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     scores = [
         _score_chunk(distances, matches, start, min(start + chunk_size, num_queries), ap)
         for start in range(0, num_queries, chunk_size)
     ]
-    first, precision, penalty = (torch.cat(parts).cpu() for parts in zip(*scores, strict=True))
+    first, precision, penalty = (np.concatenate(parts) for parts in zip(*scores, strict=True))
     if not len(first):
         cause = " under another camera" if matches.exclude_same_camera else ""
         raise ValueError(
@@ -219,9 +220,9 @@ def _score(
             "check that pids and camids are numbered alike"
         )
     return RankingResult(
-        cmc={rank: (first <= rank).double().mean().item() for rank in ranks},
-        mAP=precision.mean().item(),
-        mINP=penalty.mean().item(),
+        cmc={rank: float((first <= rank).mean()) for rank in ranks},
+        mAP=float(precision.mean()),
+        mINP=float(penalty.mean()),
         num_queries=num_queries,
         num_valid_queries=len(first),
         num_queries_without_match=num_queries - len(first),
@@ -234,24 +235,21 @@ def _score(
 
 def _score_chunk(
     distances: Callable[[int, int], Tensor], matches: Matches, start: int, stop: int, ap: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Position of the first match, average precision and INP of each query with a match."""
     rows, columns, excluded = matches.pairs(start, stop)
     chunk = distances(start, stop)
-    chunk[rows[excluded], columns[excluded]] = torch.nan
+    chunk[torch.from_numpy(rows[excluded]), torch.from_numpy(columns[excluded])] = torch.nan
     rows, columns = rows[~excluded], columns[~excluded]
     positions = match_positions(chunk, rows, columns)
-    # Sort every query's positions, all queries at once; rows stay in place, since they come first.
-    width = chunk.shape[1] + 1
-    positions = (rows * width + positions).sort().values - rows * width
-    counts = torch.bincount(rows, minlength=stop - start)
+    positions = positions[np.lexsort((positions, rows))]  # within each row; rows ascend already
+    counts = np.bincount(rows, minlength=stop - start)
     counts = counts[counts > 0]
     order = positions_in_runs(counts) + 1  # i of r_i
-    precision = order.double() / positions
+    precision = order / positions
     if ap == "trapezoid":
-        before = torch.where(positions == 1, 1.0, (order - 1).double() / (positions - 1).clamp(min=1))
+        before = np.where(positions == 1, 1.0, (order - 1) / np.maximum(positions - 1, 1))
         precision = (before + precision) / 2
-    ends = counts.cumsum(0)
-    owner = torch.repeat_interleave(torch.arange(len(counts), device=rows.device), counts)
-    average = torch.zeros(len(counts), dtype=torch.float64, device=rows.device).index_add_(0, owner, precision) / counts
-    return positions[ends - counts], average, counts / positions[ends - 1].double()
+    ends = np.cumsum(counts)
+    average = np.add.reduceat(precision, ends - counts) / counts
+    return positions[ends - counts], average, counts / positions[ends - 1]

@@ -39,6 +39,7 @@ def summarise_splits(results: Sequence[RankingResult]) -> SplitSummary:
         ValueError: If there are fewer than two results, or they were scored by different rules.
 
     Example:
+        >>> from nl3d.metrics import evaluate_distmat
         >>> one = evaluate_distmat(torch.tensor([[0.2, 0.1]]), [3], [3, 4], [0], [1, 1])
         >>> two = evaluate_distmat(torch.tensor([[0.1, 0.2]]), [3], [3, 4], [0], [1, 1])
         >>> summarise_splits([one, two]).mAP.mean

@@ -91,8 +91,8 @@ class RankingMetric(torchmetrics.Metric):
         check_choice(role, ROLES, name="role")
         rows = as_matrix(embeddings, "(B, D)", name="embeddings")
         self.embeddings.append(rows)
-        self.pids.append(as_labels(pids, len(rows), rows.device, name="pids"))
-        self.camids.append(as_labels(camids, len(rows), rows.device, name="camids"))
+        self.pids.append(torch.from_numpy(as_labels(pids, len(rows), name="pids")).to(rows.device))
+        self.camids.append(torch.from_numpy(as_labels(camids, len(rows), name="camids")).to(rows.device))
         self.roles.append(torch.full((len(rows),), ROLES.index(role), device=rows.device))
 
     def compute(self) -> dict[str, Tensor]:

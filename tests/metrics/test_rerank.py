@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from nl3d.metrics import KReciprocal, evaluate, evaluate_distmat
 from nl3d.metrics import rerank as rerank_module
+from nl3d.metrics.distance import DistanceRows
 from tests import oracles
 
 
@@ -60,8 +61,11 @@ def test_clusters_that_overlap_are_told_apart_better():
     assert reranked.mAP > plain.mAP + 0.1
 
 
-def test_identical_embeddings_give_finite_distances():
-    assert KReciprocal().rows(torch.ones(2, 3), torch.ones(30, 3))(0, 2).isfinite().all()
+def test_a_row_is_its_own_first_neighbour_also_among_equal_rows():
+    rows = torch.ones(32, 3)
+    nearest, _ = rerank_module._neighbours(DistanceRows(rows, rows, "euclidean"), 5)
+    assert torch.equal(nearest[:, 0], torch.arange(32))
+    assert KReciprocal().rows(rows[:2], rows[2:])(0, 2).isfinite().all()
 
 
 @pytest.mark.parametrize(
