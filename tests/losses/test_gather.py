@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import datetime
-import os
-import sys
 from typing import NamedTuple
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nl3d.losses import BatchHardTriplet, ReIDLoss
+from tests import gloo
 
 # No rank has a full set of triplets of its own: pids 2 and 9 are on both ranks, 5 and 7 on one each.
 PIDS = torch.tensor([2, 9, 5, 5, 9, 2, 7, 7])
@@ -27,31 +24,12 @@ class Output(NamedTuple):
     logits: Tensor | None
 
 
-def run(scenario):
-    """Run ``scenario(rank)`` in two processes of one group; an assertion that fails in one fails the test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        mp.spawn(_enter, args=(store.port, scenario), nprocs=2)
-
-
-def _enter(rank, port, scenario):
-    torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, is_master=False)
-    # A rank that waits for the other in vain fails after this time instead of hanging.
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=30))
-    scenario(rank)
-    dist.barrier()
-    sys.stdout.flush()
-    os._exit(0)  # the threads of gloo now and then abort a process that ends the usual way
-
-
 def shares(split):
     return slice(0, split), slice(split, None)
 
 
 def test_loss_and_gradients_equal_the_single_process_ones():
-    run(_compare_triplets)
+    gloo.run(_compare_triplets)
 
 
 def _compare_triplets(rank):
@@ -103,7 +81,7 @@ def _compare_compiled(inputs, share):
 
 
 def test_reid_loss_averages_to_the_single_process_one():
-    run(_compare_reid_losses)
+    gloo.run(_compare_reid_losses)
 
 
 def _compare_reid_losses(rank):
@@ -126,7 +104,7 @@ def _compare_reid_losses(rank):
 
 
 def test_an_error_on_one_rank_is_raised_on_both():
-    run(_refuse_together)
+    gloo.run(_refuse_together)
 
 
 def _refuse_together(rank):

@@ -8,6 +8,7 @@ import torch
 
 import nl3d.metrics
 from nl3d.metrics import evaluate
+from tests import gloo
 
 GALLERY_PIDS = torch.tensor([0, 1, 2, 3, -1, 1, 0, 2])
 
@@ -24,7 +25,7 @@ def test_batches_give_what_evaluate_gives():
     for half in (slice(0, 3), slice(3, None)):
         ranking.update(gallery[half], g_pids[half], g_camids[half], role="gallery")
         ranking.update(query[half], q_pids[half], q_camids[half], role="query")
-    result = evaluate(*make_again(query, gallery), metric="cosine", ap="trapezoid", ranks=(1, 3))
+    result = evaluate(query, gallery, q_pids, g_pids, q_camids, g_camids, metric="cosine", ap="trapezoid", ranks=(1, 3))
     scores = {name: value.item() for name, value in ranking.compute().items()}
     assert scores == pytest.approx(
         {
@@ -43,8 +44,22 @@ def test_batches_give_what_evaluate_gives():
         ranking.compute()
 
 
-def make_again(query, gallery):
-    return query, gallery, *make()[2:]
+def test_two_processes_rank_all_batches_together():
+    pytest.importorskip("torchmetrics")
+    gloo.run(_rank_together)
+
+
+def _rank_together(rank):
+    torch.manual_seed(0)
+    query, gallery, q_pids, g_pids, q_camids, g_camids = inputs = make()
+    ranking = nl3d.metrics.RankingMetric()
+    mine = (slice(0, 3), slice(3, None))[rank]  # unequal shares, of the queries too
+    ranking.update(query[mine], q_pids[mine], q_camids[mine], role="query")
+    ranking.update(gallery[mine], g_pids[mine], g_camids[mine], role="gallery")
+    scores, expected = ranking.compute(), evaluate(*inputs)
+    assert scores["num_valid_queries"] == 4
+    assert scores["mAP"].item() == pytest.approx(expected.mAP)
+    assert scores["mINP"].item() == pytest.approx(expected.mINP)
 
 
 def test_rows_can_be_query_and_gallery():
