@@ -28,8 +28,8 @@ class RankingResult:
     """
 
     cmc: dict[int, float]
-    mAP: float  # noqa: N815, RUF100 - its name in the field
-    mINP: float  # noqa: N815, RUF100
+    mAP: float
+    mINP: float
     num_queries: int
     num_valid_queries: int
     num_queries_without_match: int
@@ -113,6 +113,7 @@ def evaluate(
         >>> result.cmc, round(result.mAP, 3)
         ({1: 0.5, 2: 1.0}, 0.667)
     """
+    _check_options(ap, ranks, chunk_size)
     rows, others = as_embeddings(query, gallery)
     matches = Matches(
         (q_pids, g_pids),
@@ -169,6 +170,7 @@ def evaluate_distmat(
         >>> evaluate_distmat(torch.tensor([[0.2, 0.1]]), [3], [3, 4], [0], [1, 1]).mAP
         0.5
     """
+    _check_options(ap, ranks, chunk_size)
     values = as_matrix(distmat, "(num_query, num_gallery)", name="distmat")
     if values.isnan().any():
         raise ValueError(f"distmat must not hold NaN, got {int(values.isnan().sum())} of them")
@@ -180,13 +182,23 @@ def evaluate_distmat(
         distractor_pids=distractor_pids,
         exclude_same_camera=exclude_same_camera,
     )
-
     kept = torch.from_numpy(matches.kept).to(values.device)
+    dtype = torch.promote_types(values.dtype, torch.float32)  # NumPy has no bfloat16
 
     def distances(start: int, stop: int) -> Tensor:
-        return values[start:stop][:, kept]  # a copy
+        return values[start:stop][:, kept].to(dtype)  # a copy
 
     return _score(distances, matches, ap=ap, ranks=ranks, chunk_size=chunk_size, device=values.device)
+
+
+def _check_options(ap: str, ranks: Sequence[int], chunk_size: int | None) -> None:
+    """Refuse wrong options before anything is computed."""
+    check_choice(ap, ("interpolated", "trapezoid"), name="ap")
+    ranks = tuple(ranks)
+    if not ranks or any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in ranks):
+        raise ValueError(f"ranks must be integers of at least 1, got {ranks}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
 
 
 def _score(
@@ -199,15 +211,9 @@ def _score(
     device: torch.device,
 ) -> RankingResult:
     """Rank chunk by chunk, keeping three numbers a query."""
-    check_choice(ap, ("interpolated", "trapezoid"), name="ap")
-    ranks = tuple(ranks)
-    if not ranks or any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in ranks):
-        raise ValueError(f"ranks must be integers of at least 1, got {ranks}")
     num_queries, num_gallery = len(matches.q_pids), len(matches.g_pids)
     if chunk_size is None:
         chunk_size = max(1, (2**23 if device.type == "cpu" else 2**25) // num_gallery)
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     scores = [
         _score_chunk(distances, matches, start, min(start + chunk_size, num_queries), ap)
         for start in range(0, num_queries, chunk_size)

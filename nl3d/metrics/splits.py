@@ -22,8 +22,8 @@ class SplitSummary:
     """Scores over several splits; ``num_valid_queries`` lists those of every split."""
 
     cmc: dict[int, MeanDeviation]
-    mAP: MeanDeviation  # noqa: N815, RUF100 - its name in the field
-    mINP: MeanDeviation  # noqa: N815, RUF100
+    mAP: MeanDeviation
+    mINP: MeanDeviation
     num_splits: int
     num_valid_queries: tuple[int, ...]
     ap: str

@@ -180,6 +180,18 @@ def test_junk_takes_no_place_and_distractors_do():
     assert (both.num_valid_queries, both.num_queries_without_match) == (1, 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_distmat_of_any_precision(dtype):
+    distmat = torch.randn(4, 9).to(dtype)
+    labels = (torch.arange(4), torch.arange(9) % 4, torch.zeros(4).int(), torch.ones(9).int())
+    assert evaluate_distmat(distmat, *labels) == evaluate_distmat(distmat.double(), *labels)
+
+
+def test_large_half_precision_values_are_finite_though_their_sum_is_not():
+    rows = torch.full((9, 4), 60000.0, dtype=torch.float16)
+    assert evaluate(rows[:1], rows, [1], [1] * 9, [0], [1] * 9, metric="cosine").mAP == 1
+
+
 def test_infinite_distances_rank_last():
     result = evaluate_distmat(torch.tensor([[math.inf, 1.0, math.inf]]), [1], [2, 2, 1], [0], [1, 1, 1])
     assert result.mINP == pytest.approx(1 / 3)
