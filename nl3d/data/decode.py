@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -32,8 +33,7 @@ def decode_image(data: bytes) -> Tensor:
     try:
         return _fastest()(data)
     except (RuntimeError, ValueError, OSError, SyntaxError) as error:  # Pillow calls a broken PNG a syntax error
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rsplit("cpp:", 1)[-1].split(", ", 1)[-1]
-        raise ValueError(reason.rstrip(".")) from error
+        raise ValueError(_reason(error)) from error
 
 
 def decode_with_pillow(data: bytes) -> Tensor:
@@ -44,7 +44,7 @@ def decode_with_pillow(data: bytes) -> Tensor:
     if image.mode.startswith("I"):
         values = torch.from_numpy((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
         return values.expand(3, -1, -1).contiguous()
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def encode_jpeg(image: Tensor, quality: int = 95) -> bytes:
@@ -68,3 +68,10 @@ def _fastest() -> Callable[[bytes], Tensor]:
         return image if image.ndim == 3 else image[0]  # an animation's first frame
 
     return decode
+
+
+def _reason(error: Exception) -> str:
+    """The library's first line, without the place in its source or memory."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^.*\.cpp:\d+, ", "", line)
+    return re.sub(r" <_io.BytesIO.*>", "", line).rstrip(".")
