@@ -37,6 +37,14 @@ class PretrainedMixin(
     builds the same network. ``model.safetensors`` holds the tensors, ``README.md`` the model card.
     """
 
+    _unsaveable: tuple[str, ...] = ()
+
+    def __new__(cls: type[ModelT], *args: Any, **kwargs: Any) -> ModelT:
+        """Remember the arguments, as the base does, and those that it would silently save as their defaults."""
+        instance = super().__new__(cls, *args, **kwargs)
+        instance._unsaveable = tuple(key for key, value in kwargs.items() if not cls._is_jsonable(value))
+        return instance
+
     def architecture(self) -> tuple[str, Collection[str]]:
         """Name under which timm knows the network, and the arguments of the constructor that the name implies."""
         raise NotImplementedError
@@ -47,10 +55,10 @@ class PretrainedMixin(
         Raises:
             ValueError: If an argument of the constructor is no plain data.
         """
+        if self._unsaveable:
+            raise ValueError(f"{self._unsaveable[0]} must be plain data (numbers, strings, lists, dicts) to be saved")
         network = cast(Any, self)
         options = {**(cast(dict[str, Any], self._hub_mixin_config) or {}), "num_classes": network.num_classes}
-        if lacking := self._hub_mixin_init_parameters.keys() - {"self"} - options.keys():
-            raise ValueError(f"{min(lacking)} must be plain data (numbers, strings, lists, dicts) to be saved")
         name, implied = self.architecture()
         cfg = network.pretrained_cfg
         return {

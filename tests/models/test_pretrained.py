@@ -1,0 +1,142 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from nl3d.models.resnet3d import ResNet3d
+
+TINY = {"block_counts": (1, 1, 1, 1), "base_width": 4, "embedding_dim": 8}
+CLIPS = torch.rand(1, 3, 4, 32, 16)
+# one option at a time away from its default, so that a forgotten one shows
+OPTIONS = [
+    {"block": "basic"},
+    {"layout": "full"},
+    {"layout": "i3d", "time_kernel": [[3], [1], [3], [1]], "stem_time_kernel": 5},
+    {"stem_stride": (2, 2, 2), "stem_relu": False},
+    {"stem_pool_kernel": (3, 3, 3), "stem_pool_stride": 2, "stem_pool_padding": 1, "stem_pool_ceil_mode": True},
+    {"layer1_time_pool": 2},
+    {"time_strides": [1, 2, 1, 1], "last_stride": 1},
+    {"time_padding": "replicate", "shortcut": "pad", "norm_eps": 1e-3},
+    {"non_local": {"layer2": [0], "layer3": (0,)}, "non_local_mode": "concatenation", "non_local_inner_channels": 3},
+    {
+        "non_local": {"layer2": (0,)},
+        "non_local_scale": True,
+        "non_local_subsample": "before",
+        "non_local_time_window": 2,
+    },
+    {"head": "bnneck", "pool": "gem", "num_classes": 3, "classifier_bias": True},
+    {"head": "linear", "pool": "frame_max", "num_classes": 3, "dropout": 0.1},
+    {"embedding_dim": 16, "negative_slope": 0.3, "num_classes": 2},
+]
+
+
+def trained(**options):
+    model = ResNet3d(**{**TINY, **options}).eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # also those of non-local blocks, which start at zero
+            module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+def test_saved_and_loaded_computes_the_same(tmp_path, options):
+    model = trained(**options)
+    model.pretrained_cfg.update(num_frames=16, frame_step=4, input_size=(3, 128, 64), mean=(0.5, 0.4, 0.3))
+    model.save_pretrained(tmp_path)
+    again = ResNet3d.from_pretrained(tmp_path)
+    assert not again.training
+    assert again.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(again.state_dict()[key], tensor) for key, tensor in model.state_dict().items())
+    torch.testing.assert_close(again(CLIPS).embedding, model(CLIPS).embedding)
+    for key in ("num_frames", "frame_step", "input_size", "mean", "std"):
+        assert list_of(again.pretrained_cfg[key]) == list_of(model.pretrained_cfg[key])
+    assert again.hub_config() == json.loads((tmp_path / "config.json").read_text())
+
+
+def list_of(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_every_option_of_the_constructor_is_tried():
+    tried = {key for options in [TINY, *OPTIONS] for key in options}
+    assert ResNet3d._hub_mixin_init_parameters.keys() - {"self", "in_channels"} == tried
+
+
+def test_config_has_timm_s_keys(tmp_path):
+    ResNet3d(**TINY, num_classes=3).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architecture"] == config["pretrained_cfg"]["architecture"] == "resnet3d"
+    assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 3
+    assert config["num_features"] == 128
+    assert config["model_args"]["block_counts"] == [1, 1, 1, 1]
+    from timm.models import PretrainedCfg
+
+    PretrainedCfg(**config["pretrained_cfg"])  # timm refuses keys that it does not know
+
+
+def test_a_reset_classifier_is_saved_as_it_is(tmp_path):
+    model = ResNet3d(**TINY, num_classes=3)
+    model.reset_classifier(5)
+    model.save_pretrained(tmp_path)
+    assert ResNet3d.from_pretrained(tmp_path).num_classes == 5
+    other = ResNet3d.from_pretrained(tmp_path, num_classes=7)
+    assert other.new_tensors == ("head.classifier.weight", "head.classifier.bias")
+    assert ResNet3d.from_pretrained(tmp_path, num_classes=0).new_tensors == ()
+
+
+def test_the_card_says_what_the_clips_are(tmp_path):
+    model = ResNet3d(**TINY)
+    model.pretrained_cfg.update(license="bsd-3-clause", description="torchvision's", num_frames=4)
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    assert "license: bsd-3-clause" in card
+    assert "4 RGB frames" in card
+    assert "torchvision's" in card
+    (tmp_path / "README.md").write_text("my own words")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own words"
+
+
+def test_saving_over_the_file_that_it_was_read_from(tmp_path):
+    trained().save_pretrained(tmp_path)
+    model = ResNet3d.from_pretrained(tmp_path)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    nn.init.zeros_(model.bn1.bias)
+    model.save_pretrained(tmp_path)
+    again = ResNet3d.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(again[key], tensor) for key, tensor in before.items() if key != "bn1.bias")
+    assert (again["bn1.bias"] == 0).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, "must stand beside the weights"),
+        (lambda folder: (folder / "config.json").write_text("{"), ValueError, "must be JSON"),
+        (lambda folder: (folder / "config.json").write_text('{"block": "flat"}'), ValueError, "block must be one of"),
+        (lambda folder: (folder / "model.safetensors").unlink(), FileNotFoundError, "must name an existing file"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), ValueError, "must be a whole"),
+        (lambda folder: (folder / "config.json").write_text("{}"), ValueError, "wholly"),
+    ],
+)
+def test_damaged_folders_are_refused(tmp_path, change, error, message):
+    ResNet3d(**TINY).save_pretrained(tmp_path)
+    change(tmp_path)
+    with pytest.raises(error, match=message):
+        ResNet3d.from_pretrained(tmp_path)
+
+
+def test_an_unknown_option_is_refused(tmp_path):
+    ResNet3d(**TINY).save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="colour"):
+        ResNet3d.from_pretrained(tmp_path, colour="red")
+
+
+def test_options_that_are_no_plain_data_cannot_be_saved(tmp_path):
+    model = ResNet3d(**{**TINY, "block_counts": range(1, 5)})
+    with pytest.raises(ValueError, match="block_counts must be plain data"):
+        model.save_pretrained(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
