@@ -1,10 +1,9 @@
 # ruff: noqa: T201
-"""Time and memory of the evaluation: ``python -m tests.bench_metrics [mars | large | rerank | large-rerank] [--width D]``.
+"""Time and memory of the evaluation: ``python -m tests.bench_metrics WHAT [--width D] [--device DEVICE]``.
 
 ``mars`` times :func:`nl3d.metrics.evaluate` at 1,980 x 11,310 beside the bare matrix product, in turns; ``large`` gives
-time and peak memory at 11,659 x 82,161; the other two are the same
-with re-ranking. Run one a process: the peak is
-that of the process.
+time and peak memory at 11,659 x 82,161; ``rerank`` and ``large-rerank`` do so for re-ranking at these sizes. Run one a
+process: the peak is that of the process.
 """
 
 from __future__ import annotations
