@@ -192,7 +192,10 @@ def _build(
     if isinstance(model.head, ReIDHead) and "head.fc.weight" in cast(Any, model).new_tensors:
         model.head.reset_parameters()  # as one head, rather than layer by layer
     cast(Any, model).approximation = approximation
-    model.pretrained_cfg.update({**family.preprocessing, **described, "family": family.name})
+    origin = {"family": family.name, "license": family.license, "origin_url": family.url}
+    model.pretrained_cfg.update(
+        {**family.preprocessing, **{key: word for key, word in origin.items() if word}, **described}
+    )
     if (device := torch.get_default_device()).type != "cpu":
         model.to(device)
     return model.eval()

@@ -143,7 +143,8 @@ def _unwrap(content: Mapping[Any, Any], extras: dict[str, Any], source: str) -> 
         else:
             extras = {**extras, str(key): value}
     if not tensors:
-        raise ValueError(f"{source} must hold tensors, but holds none under {', '.join(map(repr, list(content)[:6]))}")
+        keys = ", ".join(map(repr, list(content)[:6])) or "no key"
+        raise ValueError(f"{source} must hold tensors, but holds none: {keys}")
     prefix = ""
     while taken := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None):
         tensors = {key[len(taken) :]: tensor for key, tensor in tensors.items()}

@@ -21,6 +21,7 @@ def read_architecture(tensors: Tensors) -> dict[str, Any]:
     Raises:
         ValueError: If the tensors are not those of a ResNet: a stem of 7x7, four stages, blocks numbered from 0.
     """
+    _check_widths(tensors)
     stem = tensors.get("conv1.weight")
     if stem is None or stem.ndim not in (4, 5):
         raise ValueError("the file must hold the stem's kernel, 'conv1.weight', but does not")
@@ -42,12 +43,35 @@ def read_architecture(tensors: Tensors) -> dict[str, Any]:
         "base_width": stem.shape[0],
         "in_channels": stem.shape[1],
         "stem_time_kernel": stem.shape[2] if stem.ndim == 5 else 1,
-        "shortcut": "conv" if "layer2.0.downsample.0.weight" in tensors else "pad",
+        "shortcut": "conv" if any(".downsample." in key for key in tensors) else "pad",
         "non_local": places or None,
         **_time(tensors, counts, bottleneck=bottleneck),
         **_non_local(tensors, places),
         **_head(tensors),
     }
+
+
+def _check_widths(tensors: Tensors) -> None:
+    """Refuse blocks of other widths than ResNet's, and a classifier that is not on the features."""
+    width = _channels(tensors, "bn1.weight")
+    for conv, wanted in (("conv1", width), ("layer1.0.conv1", width), ("layer1.0.conv2", width)):
+        weight = tensors.get(f"{conv}.weight")
+        if weight is not None and width is not None and weight.shape[0] != wanted:
+            raise ValueError(
+                f"the file must hold a ResNet whose stem and first block are as wide as its first norm, {width}, got "
+                f"'{conv}.weight' of shape {tuple(weight.shape)}; wide and grouped ResNets have no place here"
+            )
+    if {"head.classifier.weight", "head.classifier.bias"} & tensors.keys():
+        weight = tensors.get("head.classifier.weight")
+        block = max((key for key in tensors if re.fullmatch(r"layer4\.\d+\.bn[23]\.weight", key)), default="")
+        features = _channels(tensors, "head.fc.weight") or _channels(tensors, block)
+        if weight is None or weight.ndim != 2 or (features is not None and weight.shape[1] != features):
+            shape = None if weight is None else tuple(weight.shape)
+            raise ValueError(f"the file must hold a classifier of shape (classes, {features}), got {shape}")
+
+
+def _channels(tensors: Tensors, key: str) -> int | None:
+    return tensors[key].shape[0] if key in tensors else None
 
 
 def _time(tensors: Tensors, counts: tuple[int, ...], *, bottleneck: bool) -> dict[str, Any]:
@@ -116,8 +140,7 @@ def fold_into_norms(tensors: Tensors, norm_eps: float = 1e-5) -> dict[str, Tenso
     """Give the tensors the form that our modules have, without a change of what they compute.
 
     A bias before the norm of a non-local block goes into that norm's mean. Norms that a file has folded into scale and
-    shift get a mean of 0 and the variance that makes the division one by 1. A linear classifier without bias gets one
-    of zeros.
+    shift get a mean of 0 and the variance that makes the division one by 1.
     """
     folded = dict(tensors)
     if not any(key.endswith(".running_mean") for key in tensors):
@@ -133,7 +156,4 @@ def fold_into_norms(tensors: Tensors, norm_eps: float = 1e-5) -> dict[str, Tenso
         mean = f"{key.removesuffix('w_z.bias')}bn.running_mean"
         if mean in folded:
             folded[mean] = folded[mean] - folded.pop(key)
-    classifier = folded.get("head.classifier.weight")
-    if classifier is not None and not {"head.bn.weight", "head.classifier.bias"} & folded.keys():
-        folded["head.classifier.bias"] = torch.full_like(classifier[:, 0], 0.0)
     return folded

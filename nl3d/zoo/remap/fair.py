@@ -173,7 +173,9 @@ def _clips_of(data: Mapping[str, Any]) -> dict[str, Any]:
 
 PYSLOWFAST = Family(
     name="pyslowfast",
-    about="facebookresearch/SlowFast: I3D, C2D and Slow with and without non-local blocks, .pyth and Caffe2 .pkl",
+    about="I3D, C2D and Slow with and without non-local blocks, .pyth and Caffe2 .pkl",
+    url="https://github.com/facebookresearch/SlowFast",
+    license="Apache-2.0",
     marks=(rf"s[2-5]\.pathway0_res\d+\.branch2\.a\.weight|{_BLOB}",),
     unlike=(r".*pathway1.*", r"t_.*"),
     rank=5,
@@ -187,7 +189,7 @@ PYSLOWFAST = Family(
 
 def _settle_nonlocal_net(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
     """Files with folded norms ("affine") attend within groups of four frames in the second stage."""
-    if holds(tensors, r".*\.running_mean") or not holds(tensors, r"layer2\.non_local\d+\..+"):
+    if holds(checkpoint.tensors, r".*(?:_rm|\.running_mean)") or not holds(tensors, r"layer2\.non_local\d+\..+"):
         return {}, {}
     return {"non_local_time_window": {"layer2": 4}}, {}
 
@@ -195,6 +197,8 @@ def _settle_nonlocal_net(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Set
 NONLOCAL_NET = Family(
     name="tushar_i3res50",
     about="facebookresearch/video-nonlocal-net (32x2): its Caffe2 .pkl, and Tushar-N/pytorch-resnet3d's names",
+    url="https://github.com/facebookresearch/video-nonlocal-net",
+    license="CC-BY-NC-4.0",
     marks=(rf"{FLAT_BLOCK}|{_BLOB}",),
     unlike=(r"classifier\..+", r"bn\..+", r"head\..+", r".*non_local\d+\..+", r"layer\d\.\d+\.theta\..+", r"t_.*"),
     rank=5,

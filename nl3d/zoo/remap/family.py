@@ -53,6 +53,8 @@ class Family:
         settle: More of them, and of ``preprocessing``, from the renamed tensors and what else the file holds.
         is_reid: Whether the network was trained to tell persons apart, so that its own neck is worth keeping.
         preprocessing: How its clips are prepared, for ``pretrained_cfg``.
+        url: Where the project is.
+        license: SPDX identifier of its licence, which is all that most say of their weights.
     """
 
     name: str
@@ -68,14 +70,16 @@ class Family:
     settle: Callable[[Tensors, ForeignCheckpoint], Settled] = nothing_more
     is_reid: bool = False
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    url: str = ""
+    license: str = ""
 
     def fits(self, tensors: Tensors) -> bool:
         """Whether a file with these tensors may be of this family."""
-        ranks = {tensor.ndim for key, tensor in tensors.items() if key.endswith((".weight", "_w")) and tensor.ndim > 3}
+        ranks = [tensor.ndim for key, tensor in tensors.items() if key.endswith((".weight", "_w")) and tensor.ndim > 3]
         return (
             all(holds(tensors, mark) for mark in self.marks)
             and not any(holds(tensors, mark) for mark in self.unlike)
-            and (self.rank is None or ranks == {self.rank})
+            and (self.rank is None or 2 * ranks.count(self.rank) > len(ranks))
             and self.may_be(tensors)
         )
 
@@ -84,6 +88,28 @@ def holds(tensors: Tensors, pattern: str) -> bool:
     """Whether some key matches the pattern wholly."""
     compiled = re.compile(pattern)
     return any(compiled.fullmatch(key) for key in tensors)
+
+
+# Networks that are often mistaken for a plain ResNet, by what betrays them.
+_OTHERS = (
+    (r"(?:.*\.)?(?:cls_token|pos_embed|patch_embed\..*)", "a transformer"),
+    (r"(?:.*\.)?conv1\.[0-9]\.weight", "a ResNet with a deep stem, such as timm's resnet50d"),
+    (r".*(?:pathway1|multipathway).*", "a SlowFast network of two pathways"),
+    (r".*\.APM\..*|.*(?:spatial|temporal)_conv3d\..*", "AP3D's appearance-preserving or pseudo-3D convolutions"),
+    (r".*\.IN\.weight", "instance norms beside the batch norms (IBN)"),
+    (r".*\.se\..*", "squeeze and excitation"),
+    (r".*(?:conv1_s|conv1_t|conv_t|conv_xy)\..*", "a (2+1)D network"),
+    (r"stem\.0\.weight", "torchvision's video ResNet"),
+    (r"features\..*", "a network that is no ResNet"),
+)
+
+
+def other_network(tensors: Tensors) -> str | None:
+    """Say of what other network some key is, if it is one that is often met."""
+    for pattern, what in _OTHERS:
+        if key := next((key for key in tensors if re.fullmatch(pattern, key)), None):
+            return f"{key!r} is of {what}, which ResNet3d has no place for"
+    return None
 
 
 def rename_keys(foreign: Tensors, family: Family) -> dict[str, Tensor]:
@@ -98,8 +124,8 @@ def rename_keys(foreign: Tensors, family: Family) -> dict[str, Tensor]:
         match, replacement = next(((match, to) for rule, to in rules if (match := rule.fullmatch(key))), (None, None))
         if match is None:
             raise ValueError(
-                f"the file must hold a plain ResNet of family {family.name!r}, but no rule knows {key!r} of shape "
-                f"{tuple(tensor.shape)}"
+                f"the file must hold a plain ResNet of family {family.name!r}, but "
+                + (other_network({key: tensor}) or f"no rule knows {key!r} of shape {tuple(tensor.shape)}")
             )
         if replacement is None:
             continue

@@ -10,7 +10,9 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "num_fr
 
 TORCHVISION = Family(
     name="torchvision",
-    about="pytorch/vision: ResNet of 18 to 152 layers",
+    about="ResNet of 18 to 152 layers",
+    url="https://github.com/pytorch/vision",
+    license="BSD-3-Clause",
     marks=(r"layer[1-4]\.\d+\.conv1\.weight",),
     unlike=(r"classifier\..+", r"fc\.\d.*", r".*\.(?:theta|phi|g|non_local\d+)\..+", r"head\..+", r"bn\..+"),
     rank=4,
@@ -19,5 +21,10 @@ TORCHVISION = Family(
 )
 
 TIMM = replace(
-    TORCHVISION, name="timm", about="huggingface/pytorch-image-models: ResNet, as torchvision", told_only=True
+    TORCHVISION,
+    name="timm",
+    about="ResNet of 18 to 152 layers, same as torchvision's",
+    url="https://github.com/huggingface/pytorch-image-models",
+    license="Apache-2.0",
+    told_only=True,
 )

@@ -33,7 +33,7 @@ def _settle_own(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
 
 OWN = Family(
     name="nl3d",
-    about="this package: any ResNet3d",
+    about="any ResNet3d of this package",
     marks=(FLAT_BLOCK.replace(r"conv1\.weight", r"conv1\.(?:(?:temporal|spatial)\.)?weight"),),
     unlike=(r"(?:fc|classifier|bn)\..+", r".*\.nl\..+", r"layer\d\.\d+\.theta\..+"),
     rank=5,

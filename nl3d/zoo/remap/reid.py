@@ -21,7 +21,9 @@ def _settle_torchreid(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settle
 
 TORCHREID = Family(
     name="torchreid",
-    about="KaiyangZhou/deep-person-reid: ResNet, with or without a fully connected bottleneck",
+    about="ResNet, with or without a fully connected bottleneck",
+    url="https://github.com/KaiyangZhou/deep-person-reid",
+    license="MIT",
     marks=(r"layer[1-4]\.\d+\.conv1\.weight", r"classifier\.weight|fc\.0\.weight"),
     unlike=(r"fc\.(?:weight|bias)", r"bottleneck\..+", r"bn\..+"),
     rank=4,
@@ -38,7 +40,9 @@ TORCHREID = Family(
 
 STRONG_BASELINE = Family(
     name="reid_strong_baseline",
-    about="michuanhaohao/reid-strong-baseline: ResNet with a batch norm neck",
+    about="ResNet with a batch norm neck",
+    url="https://github.com/michuanhaohao/reid-strong-baseline",
+    license="MIT",
     marks=(r"base\.layer[1-4]\.\d+\.conv1\.weight",),
     rank=4,
     rules=(
@@ -102,7 +106,9 @@ _NOT_AGW = (r"backbone\.NL_\d\..+", r"heads\.pool_layer\.p")
 
 FASTREID_BOT = Family(
     name="fastreid_bot",
-    about="JDAI-CV/fast-reid: bag of tricks, ResNet with a batch norm neck; names of v0.1.1 and current ones",
+    about="bag of tricks, ResNet with a batch norm neck; names of v0.1.1 and current ones",
+    url="https://github.com/JDAI-CV/fast-reid",
+    license="Apache-2.0",
     marks=(r"backbone\.layer[1-4]\.\d+\.conv1\.weight",),
     **{**_FASTREID, "unlike": (*_FASTREID["unlike"], *_NOT_AGW)},
     network={"last_stride": 1},
@@ -110,7 +116,9 @@ FASTREID_BOT = Family(
 
 FASTREID_AGW = Family(
     name="fastreid_agw",
-    about="JDAI-CV/fast-reid: AGW, ResNet with 2D non-local blocks, GeM pooling and a batch norm neck",
+    about="AGW, ResNet with 2D non-local blocks, GeM pooling and a batch norm neck",
+    url="https://github.com/JDAI-CV/fast-reid",
+    license="Apache-2.0",
     marks=(r"backbone\.layer[1-4]\.\d+\.conv1\.weight", "|".join(_NOT_AGW)),
     **_FASTREID,
     network={
@@ -147,7 +155,9 @@ def _relocate_ap3d(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 AP3D = Family(
     name="ap3d_nlresnet",
-    about="guxinqian/AP3D: ResNet with non-local blocks and plain (not appearance-preserving) convolutions",
+    about="ResNet with non-local blocks and plain (not appearance-preserving) convolutions",
+    url="https://github.com/guxinqian/AP3D",
+    license="Apache-2.0",
     marks=(r"layer[1-4]\.\d+\.conv1\.weight", r"classifier\..+|bn\..+|layer[1-4]\.\d+\.theta\..+"),
     unlike=(r"head\..+", r"layer[1-4]\.non_local\d+\..+", r".*\.nl\..+"),
     rank=5,

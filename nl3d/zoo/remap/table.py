@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from nl3d.zoo.read import ForeignCheckpoint
 from nl3d.zoo.remap.fair import NONLOCAL_NET, PYSLOWFAST
-from nl3d.zoo.remap.family import Family
+from nl3d.zoo.remap.family import Family, other_network
 from nl3d.zoo.remap.image import TIMM, TORCHVISION
 from nl3d.zoo.remap.own import OWN
 from nl3d.zoo.remap.reid import AP3D, FASTREID_AGW, FASTREID_BOT, STRONG_BASELINE, TORCHREID
@@ -21,19 +21,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType({
         HARA, PYTORCHVIDEO, PYSLOWFAST, NONLOCAL_NET, MMACTION2,
     )
 })  # fmt: skip
-
-# Networks that are often mistaken for a plain ResNet, by what betrays them.
-_OTHERS = (
-    (r"(?:.*\.)?conv1\.[0-9]\.weight", "a ResNet with a deep stem, such as timm's resnet50d"),
-    (r".*(?:pathway1|multipathway).*", "a SlowFast network of two pathways"),
-    (r".*\.APM\..*|.*(?:spatial|temporal)_conv3d\..*", "AP3D's appearance-preserving or pseudo-3D convolutions"),
-    (r".*\.IN\.weight", "instance norms beside the batch norms (IBN)"),
-    (r".*\.(?:se|attn|att)\..*", "attention over channels"),
-    (r".*(?:conv1_s|conv1_t|conv_t|conv_xy)\..*", "a (2+1)D network"),
-    (r"stem\.0\.weight", "torchvision's video ResNet"),
-    (r".*(?:cls_token|pos_embed|patch_embed).*", "a transformer"),
-    (r"features\..*", "a network that is no ResNet"),
-)
 
 
 def families() -> dict[str, str]:
@@ -75,8 +62,21 @@ def _names(entries: list[Family]) -> str:
 
 
 def _no_family(checkpoint: ForeignCheckpoint) -> str:
-    for pattern, what in _OTHERS:
-        for key in checkpoint.tensors:
-            if re.fullmatch(pattern, key):
-                return f"{key!r} is of {what}, which ResNet3d has no place for"
+    if betrayed := other_network(checkpoint.tensors):
+        return betrayed
+    nearest, rest = min(
+        ((entry, _unknown(entry, checkpoint)) for entry in FAMILIES.values()), key=lambda pair: len(pair[1])
+    )
+    if 2 * len(rest) < len(checkpoint.tensors) and rest:
+        return f"of {nearest.name!r}, the nearest, no file has {rest[0]!r}"
     return f"its keys are of none: {', '.join(map(repr, list(checkpoint.tensors)[:4]))}"
+
+
+def _unknown(family: Family, checkpoint: ForeignCheckpoint) -> list[str]:
+    """Keys that no rule of the family knows, or that none of its files has."""
+    try:
+        moved, _ = family.relocate(checkpoint.tensors)
+    except ValueError:
+        return list(checkpoint.tensors)
+    foreign = [key for key in moved if any(re.fullmatch(pattern, key) for pattern in family.unlike)]
+    return foreign or [key for key in moved if not any(re.fullmatch(pattern, key) for pattern, _ in family.rules)]

@@ -38,7 +38,9 @@ def _settle_hara(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
 
 HARA = Family(
     name="hara_r3d",
-    about="kenshohara/3D-ResNets-PyTorch: 3D ResNet, shortcuts A and B, files of 2018 and 2020",
+    about="3D ResNet, shortcuts A and B, files of 2018 and 2020",
+    url="https://github.com/kenshohara/3D-ResNets-PyTorch",
+    license="MIT",
     marks=(FLAT_BLOCK,),
     unlike=(r"classifier\..+", r"bn\..+", r"head\..+", r".*\.nl\..+", r".*non_local\d+\..+", r".*\.theta\..+"),
     rank=5,
@@ -84,7 +86,9 @@ _BRANCH = r"(layer[1-4]\.\d+)"
 
 PYTORCHVIDEO = Family(
     name="pytorchvideo",
-    about="facebookresearch/pytorchvideo: I3D, Slow and C2D",
+    about="I3D, Slow and C2D",
+    url="https://github.com/facebookresearch/pytorchvideo",
+    license="Apache-2.0",
     marks=(r"blocks\.\d+\.res_blocks\.\d+\.branch2\.conv_a\.weight",),
     rank=5,
     rules=(
@@ -124,7 +128,9 @@ _CONV = r"backbone\.(layer[1-4]\.\d+)\.conv([123])"
 
 MMACTION2 = Family(
     name="mmaction2_i3d",
-    about="open-mmlab/mmaction2: I3D with and without non-local blocks, heavy I3D, SlowOnly",
+    about="I3D with and without non-local blocks, heavy I3D, SlowOnly",
+    url="https://github.com/open-mmlab/mmaction2",
+    license="Apache-2.0",
     marks=(r"backbone\.layer[1-4]\.\d+\.conv1\.conv\.weight",),
     rank=5,
     rules=(
