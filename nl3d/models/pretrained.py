@@ -42,7 +42,9 @@ class PretrainedMixin(
     def __new__(cls: type[ModelT], *args: Any, **kwargs: Any) -> ModelT:
         """Remember the arguments, as the base does, and those that it would silently save as their defaults."""
         instance = super().__new__(cls, *args, **kwargs)
-        instance._unsaveable = tuple(key for key, value in kwargs.items() if not cls._is_jsonable(value))
+        positional = zip(list(cls._hub_mixin_init_parameters)[1:], args, strict=False)
+        given = {**dict(positional), **kwargs}
+        instance._unsaveable = tuple(key for key, value in given.items() if not cls._is_jsonable(value))
         return instance
 
     def architecture(self) -> tuple[str, Collection[str]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nl3d.layers.head import ReIDHead, ReIDOutput
 from nl3d.layers.shapes import check_choice, check_clips, check_finite
+from nl3d.models.pretrained import PretrainedMixin
 from nl3d.models.resnet3d import IMAGENET_CFG
 
 Aggregation: TypeAlias = Literal["mean", "max", "rnn", "attention"]
@@ -108,7 +109,7 @@ class TemporalAttention(nn.Module):
         return torch.einsum("bct,bt->bc", x.mean((3, 4)), self.attention(x).to(x.dtype))
 
 
-class FramewiseNet(nn.Module):
+class FramewiseNet(nn.Module, PretrainedMixin):
     """Any image network on every frame, an aggregation over time, and the head of the 3D networks.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Fig. 1 and the baseline of Table 2.
@@ -212,3 +213,13 @@ class FramewiseNet(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the image network's activations in the backward pass instead of keeping them."""
         self.backbone.set_grad_checkpointing(enable)
+
+    def architecture(self) -> tuple[str, tuple[str, ...]]:
+        """Name of the factory for this aggregation, or ``"framewise"``, and the arguments that the name implies."""
+        options = self._hub_mixin_config
+        if not isinstance(options, dict) or options["backbone"] != "resnet50":
+            return "framewise", ()
+        names = {"rnn": "resnet50_rnn", "attention": "resnet50_ta"}
+        if options["aggregation"] in names:
+            return names[options["aggregation"]], ("backbone", "aggregation")
+        return "resnet50_tp", ("backbone",)

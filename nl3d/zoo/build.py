@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nl3d.layers.head import LinearHead
 from nl3d.models.fill import fill_model, new_modules
+from nl3d.models.pretrained import PretrainedMixin
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.zoo.from_2d import inflate_state_dict
 from nl3d.zoo.hub import Checkpoint, open_weights
@@ -39,7 +40,7 @@ def build_resnet3d(
     if weights is None:
         return _described(ResNet3d(**{**architecture, **options}, num_classes=num_classes), name, {})
     checkpoint = weights if isinstance(weights, Checkpoint) else open_weights(name, os.fspath(weights))
-    saved = _saved_options(name, checkpoint, architecture)
+    saved = _saved_options(name, ResNet3d, checkpoint, architecture)
     with torch.device("meta"):
         model = ResNet3d(**{**architecture, **saved, **options}, num_classes=num_classes)
     fill_model(model, _fitting(checkpoint.tensors, model), new=new_modules(model))
@@ -65,8 +66,9 @@ def build_framewise(
     if weights is None:
         return _described(FramewiseNet(**architecture, **options, num_classes=num_classes), name, {})
     checkpoint = weights if isinstance(weights, Checkpoint) else open_weights(name, os.fspath(weights))
+    saved = _saved_options(name, FramewiseNet, checkpoint, architecture)
     with torch.device("meta"):
-        model = FramewiseNet(**architecture, **options, num_classes=num_classes)
+        model = FramewiseNet(**{**architecture, **saved, **options}, num_classes=num_classes)
     own = any(key.startswith("backbone.") for key in checkpoint.tensors)  # written from this very network
     tensors = (
         _without_other_classifier(checkpoint.tensors, num_classes)
@@ -94,17 +96,23 @@ def _without_other_classifier(tensors: Mapping[str, Tensor], num_classes: int) -
     return {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
 
 
-def _saved_options(name: str, checkpoint: Checkpoint, architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that a config.json tells of, but for what the factory's name and arguments decide."""
-    for key in ("block", "block_counts"):
-        saved, own = checkpoint.config.get(key), architecture.get(key)
-        if saved is not None and own is not None and (saved if isinstance(saved, str) else tuple(saved)) != own:
+def _saved_options(
+    name: str, kind: type[PretrainedMixin], checkpoint: Checkpoint, architecture: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options that a config.json tells of, but for what the factory's name and arguments decide.
+
+    Raises:
+        ValueError: If the config tells of another architecture.
+    """
+    for key, own in architecture.items():
+        saved = checkpoint.config.get(key)
+        if key != "non_local" and saved is not None and (saved if isinstance(saved, str) else tuple(saved)) != own:
             raise ValueError(
                 f"weights {checkpoint.source!r} must be of a {name} with {key}={own!r}, got {key}={saved!r}; it is a "
-                f"{checkpoint.config.get('architecture', 'resnet3d')}, which ResNet3d.from_pretrained builds"
+                f"{checkpoint.config.get('architecture')}, which {kind.__name__}.from_pretrained builds"
             )
     decided = {"self", "num_classes", *architecture, *(["non_local"] if architecture else [])}
-    known = ResNet3d._hub_mixin_init_parameters.keys() - decided
+    known = kind._hub_mixin_init_parameters.keys() - decided
     return {key: value for key, value in checkpoint.config.items() if key in known}
 
 

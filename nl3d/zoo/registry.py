@@ -11,8 +11,8 @@ from torch import nn
 from nl3d.zoo.hub import HUB_PREFIX, open_weights, spec_cfg
 from nl3d.zoo.weights import FACTORIES, list_weights
 
-GENERIC = "resnet3d"
-"""What timm calls a ResNet3d of other block counts than the named ones; such a one is found by its config.json."""
+GENERIC = ("resnet3d", "framewise")
+"""What timm calls networks of other blocks or backbones than the named ones; their config.json says the rest."""
 
 TIMM_NAMES = {"in_chans": "in_channels", "drop_rate": "dropout", "global_pool": "pool"}
 _FEATURE_OPTIONS = ("out_indices", "feature_cls")
@@ -24,7 +24,7 @@ def register_models() -> None:
     """Put every network and every checkpoint's tag into timm's registry; a second call does nothing."""
     from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model
 
-    if is_model(GENERIC):
+    if is_model(GENERIC[0]):
         return
     known = {field.name for field in fields(PretrainedCfg)}
     described = {
@@ -33,14 +33,14 @@ def register_models() -> None:
             "num_classes": 0,
             "interpolation": "bilinear",
             "crop_pct": 1.0,
-            "first_conv": "conv1" if model.startswith(GENERIC) else "backbone.conv1",
+            "first_conv": "conv1" if model.startswith("resnet3d") else "backbone.conv1",
             "classifier": "head.classifier",
         }
         for model in FACTORIES
         for spec in list_weights(model)
     }
     default_cfgs.update(generate_default_cfgs(described))
-    for name in (*FACTORIES, GENERIC):
+    for name in (*FACTORIES, *GENERIC):
         register_model(_entrypoint(name))
 
 
@@ -79,8 +79,9 @@ def _create(
         num_classes = cfg.get("num_classes", 0) if cfg.get("source") else 0
     features = {key: kwargs.pop(key) for key in _FEATURE_OPTIONS if key in kwargs}
     options = {TIMM_NAMES.get(key, key): value for key, value in kwargs.items()}
-    if name == GENERIC:
-        model: nn.Module = build.build_resnet3d(name, weights, num_classes, options)
+    if name in GENERIC:
+        construct = build.build_resnet3d if name == "resnet3d" else build.build_framewise
+        model: nn.Module = construct(name, weights, num_classes, options)
     else:
         model = getattr(factories, name)(weights, num_classes=num_classes, **options)
     return _feature_maps(name, model, features) if features_only else model

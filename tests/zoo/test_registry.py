@@ -9,6 +9,7 @@ from torch import nn
 
 import nl3d
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.models.temporal import FramewiseNet
 from nl3d.zoo import weights
 from nl3d.zoo.registry import register_models
 
@@ -129,6 +130,30 @@ def test_a_saved_network_of_no_named_depth(hub, tmp_path):
     again = timm.create_model("hf-hub:org/net", pretrained=True).eval()
     torch.testing.assert_close(again(CLIPS), model(CLIPS))
     assert again.architecture() == ("resnet3d", ())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "aggregation", "name"),
+    [("resnet10t", "attention", "framewise"), ("resnet10t", "max", "framewise"), ("resnet50", "rnn", "resnet50_rnn")],
+)
+def test_a_saved_framewise_network(hub, tmp_path, backbone, aggregation, name):
+    model = FramewiseNet(backbone, aggregation=aggregation, embedding_dim=8, rnn_channels=8, num_classes=3).eval()
+    model.save_pretrained(tmp_path / "net")
+    hub.add("org/net", {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()})
+    assert model.architecture()[0] == name
+    copies = [timm.create_model("hf-hub:org/net", pretrained=True), FramewiseNet.from_pretrained(tmp_path / "net")]
+    if name != "framewise":
+        copies.append(getattr(nl3d, name)("hf-hub:org/net", num_classes=3))
+        with pytest.raises(ValueError, match="must be of a resnet50_ta with aggregation='attention', got aggregation="):
+            nl3d.resnet50_ta("hf-hub:org/net")
+    for copy in copies:
+        torch.testing.assert_close(copy.eval()(CLIPS), model(CLIPS))
+
+
+def test_a_network_around_a_ready_backbone_cannot_be_saved(tmp_path):
+    model = FramewiseNet(timm.create_model("resnet10t", num_classes=0))
+    with pytest.raises(ValueError, match="backbone must be plain data"):
+        model.save_pretrained(tmp_path)
 
 
 def test_weights_by_overlay(saved, tmp_path):
