@@ -73,7 +73,7 @@ class _Pools:
 def randomise(network: nn.Module) -> None:
     """Random weights of He's scale and random norm statistics; no gain is zero and no norm the identity."""
     pools = _Pools()
-    gain = 0.1 if is_giant(network) else 0.5  # below 1, so that residual branches do not take over
+    gain = 0.1 if is_giant(network) else 0.25  # below 1, so that residual branches do not take over
     for name, parameter in network.named_parameters():
         shape = parameter.shape
         if parameter.ndim > 1 and shape.numel() != max(shape):

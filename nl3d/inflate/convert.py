@@ -117,6 +117,12 @@ class Inflate2dTo3d:
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
         if any(isinstance(part, Behaviour) for part in module.modules()):
             raise TypeError(f"module must be a 2D network, got {type(module).__name__}, which is inflated already")
+        for name, part in module.named_modules():
+            if isinstance(part, nn.Conv2d) and "weight" not in part._parameters:
+                raise TypeError(
+                    f"module {name!r} must own its weight, but computes it from {sorted(part._parameters)}; "
+                    "remove the weight norm or parametrisation first"
+                )
         twin = _copy(module)
         rule = ALONE.get(type(module)) or find_rule(module, "")
         if rule is not frame_by_frame and (alone := self._alone(twin, rule)) is not None:
@@ -187,8 +193,6 @@ class Inflate2dTo3d:
         """Inflate one layer in place; whether its parts are gone."""
         kernel = self._kernel(self._size(name, layer), 1)
         was = describe(layer)
-        if set(layer._parameters) > {"weight", "bias"} and rule is KNOWN[nn.Conv2d]:
-            raise TypeError(f"module {name!r} computes its weight from {sorted(layer._parameters)}; remove that first")
         twin = rule(layer, kernel)
         if twin is None:
             if kernel.size > 1:

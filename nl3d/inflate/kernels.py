@@ -38,7 +38,9 @@ def inflate_kernel(weight: Tensor, time_kernel: int, *, init: KernelInit = "aver
     return kernel
 
 
-def identity_taps(channels: int, time_kernel: int, *, groups: int = 1, init: KernelInit = "average") -> Tensor:
+def identity_taps(
+    channels: int, time_kernel: int, *, groups: int = 1, init: KernelInit = "average", dtype: torch.dtype | None = None
+) -> Tensor:
     """Temporal half of a separable kernel that, before the 2D kernel, gives what :func:`inflate_kernel` gives.
 
     Args:
@@ -46,10 +48,11 @@ def identity_taps(channels: int, time_kernel: int, *, groups: int = 1, init: Ker
         time_kernel: Frames that it spans.
         groups: Groups of the convolution.
         init: As for :func:`inflate_kernel`.
+        dtype: Precision of the shares, torch's default if left out.
 
     Shape:
         - Output: ``(channels, channels / groups, time_kernel, 1, 1)``
     """
-    point = torch.empty(channels, channels // groups, 1)
+    point = torch.empty(channels, channels // groups, 1, dtype=dtype)
     nn.init.dirac_(point, groups=groups)
     return inflate_kernel(point.unsqueeze(-1), time_kernel, init=init)

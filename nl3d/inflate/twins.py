@@ -133,8 +133,11 @@ def temporal_conv(layer: Any, kernel: TimeKernel) -> nn.Conv3d:
             groups=layer.groups,
             time_padding=kernel.padding,
         )
-    taps = identity_taps(layer.in_channels, kernel.size, groups=layer.groups, init=kernel.init)
-    conv.weight = nn.Parameter(taps.to(layer.weight), requires_grad=layer.weight.requires_grad)
+    weight = layer.weight
+    taps = identity_taps(layer.in_channels, kernel.size, groups=layer.groups, init=kernel.init, dtype=weight.dtype).to(
+        weight.device
+    )
+    conv.weight = nn.Parameter(taps, requires_grad=weight.requires_grad)
     return conv.train(layer.training)
 
 
