@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import Tensor
 
 from nl3d.models.fetch import fetch
@@ -57,7 +59,7 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
         if path.is_dir():
             return _with_config(weights, read_safetensors(path / WEIGHTS_FILE, copy=True), path / CONFIG_FILE)
         if path.is_file() or path.suffix or len(path.parts) > 1:
-            return Checkpoint(weights, read_safetensors(path, copy=True))
+            return _open_file(path)
     spec = find_spec(model, weights)
     if spec.repo_id is None:
         raise ValueError(f"weights {weights!r} are not on the Hub; fetch {spec.url} by hand and pass the file's path")
@@ -81,6 +83,16 @@ def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
         "description": f"{spec.origin}; {spec.accuracy}",
         "origin_url": spec.url or f"https://huggingface.co/{spec.repo_id}",
     }
+
+
+def _open_file(path: Path) -> Checkpoint:
+    """A file of its own; one that nl3d wrote carries its config along."""
+    if path.is_file() and path.suffix != ".safetensors":
+        raise ValueError(f"weights must be a safetensors file, got {str(path)!r}; nl3d.from_checkpoint reads others")
+    tensors = read_safetensors(path, copy=True)
+    with safe_open(path, framework="pt") as file:
+        config = json.loads((file.metadata() or {}).get("config", "{}"))
+    return Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)
 
 
 def _open_repository(weights: str, *, cache_dir: str | Path | None) -> Checkpoint:

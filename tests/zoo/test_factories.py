@@ -91,6 +91,7 @@ def test_wrong_options_are_named(name, options, error, message):
         ("msmt", ValueError, "unknown weights 'msmt' for resnet3d50_nl; choose from: imagenet, the path of a"),
         ("none.safetensors", FileNotFoundError, "must name an existing file, got 'none.safetensors'"),
         ("folder/none", FileNotFoundError, "must name an existing file, got 'folder/none'"),
+        (__file__, ValueError, r"must be a safetensors file, got '.*'; nl3d\.from_checkpoint reads others"),
     ],
 )
 def test_wrong_weights_are_named(weights, error, message):
@@ -133,6 +134,14 @@ def test_a_saved_folder_brings_its_options(tmp_path):
     clips = torch.rand(1, 3, 2, 32, 16)
     torch.testing.assert_close(same(clips), model(clips))
     assert nl3d.resnet3d18_nl(tmp_path / "net", dropout=0.1).head.dropout.p == 0.1  # what is said here wins
+
+
+def test_a_saved_file_brings_them_too(tmp_path):
+    model = nl3d.resnet3d18(layout="full", last_stride=1, num_classes=3, **TINY).eval()
+    model.save_pretrained(tmp_path / "net")
+    path = (tmp_path / "net/model.safetensors").rename(tmp_path / "alone.safetensors")
+    clips = torch.rand(1, 3, 2, 32, 16)
+    torch.testing.assert_close(nl3d.resnet3d18(path, num_classes=3).eval()(clips), model(clips))
 
 
 def test_building_from_a_file_draws_nothing_that_it_throws_away(tmp_path, monkeypatch):
