@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-LARGE = (".safetensors", ".bin", ".pth", ".pkl")  # what the Hub keeps outside of git
+from tests.hub_upload import LARGE, UPLOAD_ROUTES, Uploads
 
 
 @dataclass
@@ -39,6 +39,8 @@ class HubServer(ThreadingHTTPServer):
         self.cut_after = None  # close the connection after so many bytes of a large file's body
         self.cuts_left = None  # how many bodies are cut; None for all
         self.stall = None  # seconds to wait before any answer
+        self.uploaded: dict[str, bytes] = {}  # large files that arrived, by hash
+        self.refuse_storage = False  # let no large file arrive
 
     @property
     def url(self):
@@ -64,7 +66,7 @@ class HubServer(ThreadingHTTPServer):
         """A client that hangs up is part of what is tested."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Uploads, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HubServer
 
@@ -72,6 +74,12 @@ class Handler(BaseHTTPRequestHandler):
         self._dispatch()
 
     def do_GET(self):
+        self._dispatch()
+
+    def do_POST(self):
+        self._dispatch()
+
+    def do_PUT(self):
         self._dispatch()
 
     def _dispatch(self):
@@ -190,6 +198,7 @@ ROUTES = [
     ("HEAD GET", rf"/{NAME}/resolve/(?P<revision>[^/]+)/(?P<file>.+)", "resolve"),
     ("HEAD GET", r"/storage/(?P<digest>\w+)", "storage"),
     ("GET", rf"/api/models/{NAME}/commits/(?P<revision>[^/]+)", "commits"),
+    *UPLOAD_ROUTES,
 ]
 
 

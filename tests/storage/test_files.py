@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nl3d.storage.files import check_output, replacing, write_safetensors
+from nl3d.storage.files import check_output, replacing
 
 WRITE = """
 import sys, torch
@@ -33,9 +33,14 @@ def test_same_bytes_from_every_process(tmp_path):
 def test_nothing_half_written(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="midway"), replacing(path) as unfinished:
-        unfinished.write_text("half")
-        raise RuntimeError("midway")
+
+    def break_off():
+        with replacing(path) as unfinished:
+            unfinished.write_text("half")
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        break_off()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
     with replacing(path) as unfinished:

@@ -1,0 +1,35 @@
+"""A record of the zoo, or a repository, into the Hub's cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from nl3d.models.fetch import fetch
+from nl3d.models.pretrained import WEIGHTS_FILE
+from nl3d.zoo.hub import HUB_PREFIX
+from nl3d.zoo.weights import find_spec
+
+
+def pull(name: str) -> Path:
+    """Fetch a file and give its path in the cache.
+
+    Args:
+        name: ``"resnet3d50_nl.imagenet"`` for a record of the zoo, or ``"hf-hub:org/name[@revision]"``.
+
+    Raises:
+        FileNotFoundError: If there is no such repository or file.
+        PermissionError: If the repository is not open to you.
+        ConnectionError: If the Hub cannot be reached.
+        ValueError: If the name has another form, or the record is not on the Hub.
+    """
+    if name.startswith(HUB_PREFIX):
+        repo_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
+        return fetch(repo_id, WEIGHTS_FILE, revision=revision or None)
+    match = re.fullmatch(r"(\w+)\.(\w+)", name)
+    if match is None:
+        raise ValueError(f"name must be like 'resnet3d50_nl.imagenet' or 'hf-hub:org/name', got {name!r}")
+    spec = find_spec(*match.groups())
+    if spec.repo_id is None:
+        raise ValueError(f"weights {name!r} are not on the Hub; fetch {spec.url} by hand")
+    return fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256)
