@@ -92,8 +92,8 @@ class PretrainedMixin(
         tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
         beside = save_directory / f".{WEIGHTS_FILE}.{os.getpid()}"
         try:
-            config = json.dumps(self.hub_config(), sort_keys=True)  # so that the file alone can be built again
-            save_file(tensors, beside, metadata={"format": "pt", "config": config})
+            # so that the file alone can be built again; one entry only, for several come in no fixed order
+            save_file(tensors, beside, metadata={"config": json.dumps(self.hub_config(), sort_keys=True)})
             beside.replace(save_directory / WEIGHTS_FILE)
         finally:
             beside.unlink(missing_ok=True)

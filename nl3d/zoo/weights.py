@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 FACTORIES = (
     *(f"resnet3d{depth}{blocks}" for depth in (18, 34, 50, 101) for blocks in ("", "_nl")),
@@ -115,8 +117,6 @@ def list_models(filter: str = "*") -> list[str]:
         >>> nl3d.list_models("*50_nl")
         ['resnet3d50_nl']
     """
-    from fnmatch import fnmatchcase
-
     return [name for name in FACTORIES if fnmatchcase(name, filter)]
 
 
@@ -156,3 +156,33 @@ def find_spec(model: str, weights: str) -> WeightsSpec:
             "safetensors file, or 'hf-hub:org/name[@revision]'"
         )
     return specs[weights]
+
+
+def weights_table() -> str:
+    """Every record as a row of a Markdown table, for the documentation.
+
+    Example:
+        >>> print(weights_table().splitlines()[0])
+        | weights | networks | file | licence | origin and published accuracy | layout proven | download exercised |
+    """
+    head = (
+        "| weights | networks | file | licence | origin and published accuracy | layout proven | download exercised |"
+    )
+    rows = [head, re.sub("[^|]+", "---", head)]
+    for spec in WEIGHTS:
+        where = (
+            f"[{spec.repo_id}](https://huggingface.co/{spec.repo_id}) at `{spec.revision[:7]}`"
+            if spec.revision
+            else spec.url
+        )
+        cells = (
+            f"`{spec.name}`",
+            ", ".join(f"`{model}`" for model in spec.models),
+            where,
+            spec.license,
+            f"{spec.origin}; {spec.accuracy}",
+            spec.layout_proven,
+            spec.download_exercised,
+        )
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows)

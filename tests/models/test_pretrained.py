@@ -111,6 +111,14 @@ def test_saving_over_the_file_that_it_was_read_from(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
+def test_the_same_network_makes_the_same_bytes(tmp_path):
+    model = trained()
+    for name in "abcd":
+        model.save_pretrained(tmp_path / name)
+    for file in ("model.safetensors", "config.json", "README.md"):
+        assert len({(tmp_path / name / file).read_bytes() for name in "abcd"}) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

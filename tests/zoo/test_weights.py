@@ -1,10 +1,13 @@
 import re
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 
 import nl3d
-from nl3d.zoo.weights import FACTORIES, WEIGHTS, find_spec
+from nl3d.zoo.weights import FACTORIES, WEIGHTS, find_spec, weights_table
+
+DOCS = Path(nl3d.__file__).parents[1] / "docs"
 
 
 def test_every_listed_model_is_a_public_factory():
@@ -51,3 +54,7 @@ def test_a_record_says_where_its_file_lies():
 def test_unknown_weights_list_the_choices():
     with pytest.raises(ValueError, match="unknown weights 'msmt' for resnet3d34; choose from: imagenet, the path of a"):
         find_spec("resnet3d34", "msmt")
+
+
+def test_the_documentation_holds_the_table():
+    assert weights_table() in (DOCS / "zoo.md").read_text()
