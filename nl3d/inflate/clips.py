@@ -112,9 +112,13 @@ class OnFrames(Behaviour):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 5:
             return super().forward(x)
+        shape = self.clip_shape
         if self.folds_inside:
-            return self.clip_shape.fold_inside(super().forward(self.clip_shape.unfold_inside(x)))
-        return self.clip_shape.fold(super().forward(self.clip_shape.unfold(x)))
+            return shape.fold_inside(super().forward(shape.unfold_inside(x)))
+        x = super().forward(shape.unfold(x))
+        if x.shape[2] not in shape.lengths:
+            shape.lengths = (*shape.lengths, x.shape[2])
+        return shape.fold(x)
 
 
 class TimeFirst(Behaviour):

@@ -167,14 +167,14 @@ class Inflate2dTo3d:
     def _inflate_network(self, network: nn.Module) -> None:
         """Inflate in place: objects keep their identity, so that whoever refers to a layer finds its twin."""
         layers = [(name, layer) for name, layer in network.named_modules()]
-        rules = [find_rule(layer, name) for name, layer in layers]
         sized = tuple(f"{name}." for name, layer in layers if type_name(layer) in READS_SIZES)
         strides = self._strides(network)
         shape = ClipShape()
         replaced: tuple[str, ...] = ()
-        for (name, layer), rule in zip(layers, rules, strict=True):
+        for name, layer in layers:
             if replaced and name.startswith(replaced):
                 continue  # part of a module whose rule replaced it whole
+            rule = find_rule(layer, name)
             if rule is frame_by_frame:
                 if is_one_of(layer, DROPS_SAMPLES):
                     behave(layer, DropsClips, clip_shape=shape)
