@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d
 
 _LISTED = 6  # keys that one error names before it counts the rest
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Leaves out random numbers. Tensors of the meta device hold none, yet torch imports its compiler to draw them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            tensor = args[0] if args else (kwargs or {})["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Build what is built within on the meta device, in a moment: for :func:`fill_model` to fill.
+
+    Example:
+        >>> with on_meta():
+        ...     layer = torch.nn.Linear(100_000, 100_000)
+        >>> fill_model(layer, {"weight": torch.zeros(1), "bias": torch.zeros(1)})
+        Traceback (most recent call last):
+        ValueError: tensors must fill Linear wholly and be used wholly, got of another shape: weight (1,) for ...
+    """
+    with torch.device("meta"), _WithoutDraws():
+        yield
 
 
 def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
@@ -33,13 +65,16 @@ def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"weights must name an existing file, got {str(path)!r}")
     try:
-        tensors = load_file(path)
+        if not copy:
+            return load_file(path)
+        if "backend" in signature(load_file).parameters:
+            return load_file(path, backend="pread")
+        return {key: tensor.clone() for key, tensor in load_file(path).items()}
     except SafetensorError as error:
         fault = " ".join(str(error).split())
         raise ValueError(
             f"weights must be a whole safetensors file, got {str(path)!r} ({fault}); download or write it again"
         ) from None
-    return {key: tensor.clone() for key, tensor in tensors.items()} if copy else tensors
 
 
 def new_modules(model: nn.Module) -> tuple[str, ...]:
@@ -156,10 +191,11 @@ def _initialise(model: nn.Module, name: str) -> None:
     module = model.get_submodule(name)
     if not any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
         return  # built on a real device: it has its first values already
-    module.to_empty(device="cpu")
-    with torch.no_grad():
-        for tensor in (*module.parameters(), *module.buffers()):
-            tensor.fill_(torch.nan if tensor.is_floating_point() else 0)  # so that what nobody sets is seen
+    for inner in module.modules():
+        for key, parameter in list(inner.named_parameters(recurse=False)):
+            setattr(inner, key, nn.Parameter(_unset(parameter), requires_grad=parameter.requires_grad))
+        for key, buffer in list(inner.named_buffers(recurse=False)):
+            setattr(inner, key, _unset(buffer))
     parent = model.get_submodule(name.rpartition(".")[0])
     if name.endswith(".classifier") and isinstance(parent, (ReIDHead, BNNeckHead, LinearHead)):
         parent.reset_classifier_parameters()
@@ -168,3 +204,8 @@ def _initialise(model: nn.Module, name: str) -> None:
     for inner in module.modules():
         if any(tensor.isnan().any() for tensor in (*inner.parameters(recurse=False), *inner.buffers(recurse=False))):
             inner.reset_parameters()  # type: ignore[operator]
+
+
+def _unset(like: Tensor) -> Tensor:
+    """Memory whose values nobody has set: NaN shows what an initialisation forgets."""
+    return torch.full(like.shape, torch.nan if like.is_floating_point() else 0, dtype=like.dtype, device="cpu")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nl3d.models.fetch import fetch
-from nl3d.models.fill import fill_model, new_modules, read_safetensors
+from nl3d.models.fill import fill_model, new_modules, on_meta, read_safetensors
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -145,7 +145,7 @@ class PretrainedMixin(
             weights_path = fetch(source, WEIGHTS_FILE, revision=commit, **access)
         config = read_config(config_path)
         known = cls._hub_mixin_init_parameters.keys()
-        with torch.device("meta"):
+        with on_meta():
             model = cls(**{**{key: value for key, value in config.items() if key in known}, **options})
         network = cast(Any, model)
         tensors = read_safetensors(weights_path, copy=Path(source).is_dir())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nl3d.layers.head import LinearHead
-from nl3d.models.fill import fill_model, new_modules
+from nl3d.models.fill import fill_model, new_modules, on_meta
 from nl3d.models.pretrained import PretrainedMixin
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.zoo.from_2d import inflate_state_dict
@@ -41,7 +41,7 @@ def build_resnet3d(
         return _described(ResNet3d(**{**architecture, **options}, num_classes=num_classes), name, {})
     checkpoint = weights if isinstance(weights, Checkpoint) else open_weights(name, os.fspath(weights))
     saved = _saved_options(name, ResNet3d, checkpoint, architecture)
-    with torch.device("meta"):
+    with on_meta():
         model = ResNet3d(**{**architecture, **saved, **options}, num_classes=num_classes)
     fill_model(model, _fitting(checkpoint.tensors, model), new=new_modules(model))
     return _described(_on_default_device(model), name, checkpoint.cfg)
@@ -67,7 +67,7 @@ def build_framewise(
         return _described(FramewiseNet(**architecture, **options, num_classes=num_classes), name, {})
     checkpoint = weights if isinstance(weights, Checkpoint) else open_weights(name, os.fspath(weights))
     saved = _saved_options(name, FramewiseNet, checkpoint, architecture)
-    with torch.device("meta"):
+    with on_meta():
         model = FramewiseNet(**{**architecture, **saved, **options}, num_classes=num_classes)
     own = any(key.startswith("backbone.") for key in checkpoint.tensors)  # written from this very network
     tensors = (

@@ -1,4 +1,6 @@
 import inspect
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -149,6 +151,17 @@ def test_building_from_a_file_draws_nothing_that_it_throws_away(tmp_path, monkey
     state = torch.get_rng_state()
     nl3d.resnet3d18_nl(path, num_classes=3, **TINY)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_building_from_a_file_is_light(tmp_path):
+    """On the meta device torch imports its compiler, a second and 150 MB, for a random number; we draw none."""
+    path = saved(tmp_path / "own.safetensors", nl3d.resnet3d18(num_classes=3, **TINY))
+    code = f"""
+import sys, nl3d
+nl3d.resnet3d18_nl({str(path)!r}, num_classes=5, **{TINY!r})
+print([name for name in ("sympy", "torch._inductor", "timm") if name in sys.modules])
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_the_default_device_and_dtype_are_kept(tmp_path):
