@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "models": {"layers", "inflate"},
     "zoo": {"layers", "inflate", "models"},
     "retrieval": {"layers", "models", "zoo", "data", "metrics", "viz"},
+    "training": {"layers", "losses", "models", "data", "metrics", "zoo"},
     "cli": {"zoo", "data", "metrics", "viz", "retrieval"},
 }
 

@@ -1,0 +1,1 @@
+"""Training in small pieces: recipes, schedule, checkpoints, averages, the loop; needs the extra ``train``."""

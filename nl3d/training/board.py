@@ -1,0 +1,71 @@
+"""What TensorBoard shows of a run: scalars by step, and one CMC curve for each evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Board:
+    """Writes for TensorBoard into a run's folder ``board``.
+
+    A CMC curve is a run of its own, whose steps are the ranks: TensorBoard draws those of all evaluations into one
+    plot, and no plotting library is needed.
+
+    Args:
+        run: Folder of the run.
+        active: Whether to write at all; only one rank should.
+    """
+
+    def __init__(self, run: Path, *, active: bool = True) -> None:
+        self.folder = run / "board"
+        self.active = active
+        self._writer: Any = None
+
+    @contextmanager
+    def open(self, step: int) -> Iterator[None]:
+        """Write from a step on; what a killed run wrote after it is hidden.
+
+        Raises:
+            ModuleNotFoundError: If TensorBoard is not installed.
+        """
+        if self.active:
+            self._writer = _writer_class()(str(self.folder), purge_step=step + 1)
+        try:
+            yield
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def losses(self, step: int, losses: Sequence[float], rate: float) -> None:
+        """Note the losses of a step: total, identity, triplet."""
+        if self._writer is not None:
+            for name, value in zip(("total", "identity", "triplet"), losses, strict=False):
+                self._writer.add_scalar(f"loss/{name}", value, step)
+            self._writer.add_scalar("learning_rate", rate, step)
+
+    def scores(self, step: int, epoch: int, scores: dict[str, Any]) -> None:
+        """Note an evaluation."""
+        if self._writer is None:
+            return
+        for name in ("mAP", "mINP"):
+            self._writer.add_scalar(f"evaluation/{name}", scores[name], step)
+        for rank in ("1", "5"):
+            self._writer.add_scalar(f"evaluation/rank-{rank}", scores["cmc"][rank], step)
+        curve = _writer_class()(str(self.folder / f"cmc-epoch-{epoch:04d}"), purge_step=0)
+        for rank, value in scores["cmc"].items():
+            curve.add_scalar("CMC", value, int(rank))
+        curve.close()
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "training writes for TensorBoard, which is not installed; pip install 'nl3d[train]', or pass board=False"
+        ) from error
+    return SummaryWriter
