@@ -1,0 +1,106 @@
+"""What every reader of data gives and everything else takes: frames of one person under one camera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nl3d.data.images import read_image
+
+
+@runtime_checkable
+class FrameReference(Protocol):
+    """Anything that decodes to one frame when asked, such as a box in a larger image."""
+
+    def read(self) -> Tensor:
+        """Give the frame as ``(3, H, W)`` uint8."""
+
+
+Frame: TypeAlias = "str | Path | FrameReference | Tensor | np.ndarray[Any, Any]"
+"""An image file, something that reads itself, a tensor ``(3, H, W)`` or an array ``(H, W, 3)``, both uint8."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tracklet:
+    """Frames of one person under one camera, in order of time.
+
+    Frames are decoded when asked for, so a list of tracklets over image files costs nothing but their names.
+
+    Args:
+        frames: One entry a frame: image files, objects with a ``read()`` method, or images; or all frames as one uint8
+            tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``.
+        pid: Identity, where known. Data sets with junk and distractors keep their own convention (MARS: -1 and 0).
+        camid: Camera, where known.
+        name: What to call it in tables and pictures.
+
+    Raises:
+        ValueError: If there are no frames.
+        TypeError: If frames given as one array are not uint8.
+
+    Example:
+        >>> tracklet = Tracklet(torch.zeros(5, 3, 64, 32, dtype=torch.uint8), pid=7, camid=1)
+        >>> len(tracklet), tracklet.read(4).shape
+        (5, torch.Size([3, 64, 32]))
+    """
+
+    frames: Sequence[Frame] | Tensor | np.ndarray[Any, Any]
+    pid: int | None = None
+    camid: int | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.frames, Tensor | np.ndarray) and self.frames.ndim != 4:
+            raise ValueError(
+                "frames must be a tensor (T, 3, H, W) or an array (T, H, W, 3), "
+                f"got {tuple(self.frames.shape)} for tracklet {self.name!r}"
+            )
+        if len(self.frames) == 0:
+            raise ValueError(f"frames must hold at least one frame, got none for tracklet {self.name!r}")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def read(self, index: int) -> Tensor:
+        """Decode one frame.
+
+        Args:
+            index: Which frame, from 0.
+
+        Shape:
+            - Output: ``(3, H, W)`` uint8
+        """
+        return to_image(self.frames[index])
+
+    def read_all(self, indices: Iterable[int] | None = None) -> list[Tensor]:
+        """Decode several frames, all of them if none are named; their sizes may differ."""
+        return [self.read(index) for index in (range(len(self)) if indices is None else indices)]
+
+
+def to_image(frame: Frame) -> Tensor:
+    """Turn any frame into an image ``(3, H, W)`` uint8.
+
+    Raises:
+        TypeError: If it is no frame, or holds other values than uint8.
+        ValueError: If an array or tensor has another shape.
+    """
+    if isinstance(frame, str | Path):
+        return read_image(frame)
+    if isinstance(frame, np.ndarray):
+        image = torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)
+    elif isinstance(frame, Tensor):
+        image = frame
+    elif isinstance(frame, FrameReference):
+        image = frame.read()
+    else:
+        raise TypeError(f"frame must be a file name, an image or have a read() method, got {type(frame).__name__}")
+    if image.dtype != torch.uint8:
+        raise TypeError(f"frame must hold uint8 values from 0 to 255, got {image.dtype}")
+    if image.ndim != 3 or image.shape[0] != 3 or 0 in image.shape:
+        raise ValueError(f"frame must be a tensor (3, H, W) or an array (H, W, 3), got {tuple(frame.shape)}")  # type: ignore[union-attr]
+    return image
