@@ -37,6 +37,7 @@ class _Head(nn.Module):
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
         self.in_features = in_features
         self.embedding_dim = embedding_dim
+        self.classified_dim = embedding_dim  # what the classifier sees
         self.pool = ClipPool(pool)
         self.classifier: nn.Module = (
             nn.Identity()
@@ -58,7 +59,7 @@ class _Head(nn.Module):
         like = next(self.parameters(), None)
         device, dtype = (like.device, like.dtype) if like is not None else (None, None)
         self.classifier = nn.Linear(
-            self.embedding_dim, num_classes, bias=self.classifier_bias, device=device, dtype=dtype
+            self.classified_dim, num_classes, bias=self.classifier_bias, device=device, dtype=dtype
         )
         self.reset_classifier_parameters()
 
@@ -144,36 +145,56 @@ class BNNeckHead(_Head):
     Source: Luo et al. 2019, "Bag of Tricks", arXiv:1903.07071, Sec. 3.5; not of the paper.
 
     Args:
-        in_features: Channels of the feature map, which are the embedding's too.
+        in_features: Channels of the feature map.
+        projection_dim: Width of a linear map, without bias, from the norm's output to the embedding; if left out, the
+            norm's output is the embedding. The classifier sees the norm's output in either case.
         num_classes: Identities to classify, 0 for no classifier.
         pool: As for :class:`ReIDHead`.
         classifier_bias: Whether the classifier has a bias; the neck is usually used without.
 
     Shape:
         - Input: ``(B, in_features, T, H, W)``, or ``(B, in_features)`` already pooled
-        - Output: :class:`ReIDOutput` of ``(B, in_features)``, ``(B, in_features)`` and ``(B, num_classes)`` or ``None``
+        - Output: :class:`ReIDOutput` of ``(B, in_features)``, ``(B, projection_dim or in_features)`` and
+          ``(B, num_classes)`` or ``None``
 
     Raises:
         ValueError: As :class:`ReIDHead`.
+
+    Example:
+        >>> head = BNNeckHead(2048, 256, num_classes=751)
+        >>> [tuple(x.shape) for x in head(torch.rand(2, 2048, 8, 8, 4))]
+        [(2, 2048), (2, 256), (2, 751)]
     """
 
     def __init__(
-        self, in_features: int, *, num_classes: int = 0, pool: Pooling = "avg", classifier_bias: bool = False
+        self,
+        in_features: int,
+        projection_dim: int | None = None,
+        *,
+        num_classes: int = 0,
+        pool: Pooling = "avg",
+        classifier_bias: bool = False,
     ) -> None:
-        super().__init__(in_features, in_features, num_classes=num_classes, pool=pool)
+        embedding_dim = in_features if projection_dim is None else projection_dim
+        super().__init__(in_features, embedding_dim, num_classes=num_classes, pool=pool)
+        self.classified_dim = in_features
         self.classifier_bias = classifier_bias
         self.bn = nn.BatchNorm1d(in_features)
+        self.projection = None if projection_dim is None else nn.Linear(in_features, projection_dim, bias=False)
         self.reset_classifier(num_classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         self.bn.reset_parameters()
+        if self.projection is not None:
+            nn.init.kaiming_normal_(self.projection.weight, mode="fan_out")
         self.reset_classifier_parameters()
 
     def forward(self, x: Tensor) -> ReIDOutput:
         features = self.pool(_checked_map(x, self.in_features))
-        embedding = self.bn(features)
-        return ReIDOutput(features, embedding, self.classify(embedding))
+        neck = self.bn(features)
+        embedding = neck if self.projection is None else self.projection(neck)
+        return ReIDOutput(features, embedding, self.classify(neck))
 
 
 class LinearHead(_Head):

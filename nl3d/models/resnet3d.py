@@ -86,6 +86,7 @@ class ResNet3d(nn.Module, PretrainedMixin):
         negative_slope: Slope of the bottleneck's leaky ReLU below zero.
         dropout: Dropout before the classifier, in training; the ``"bnneck"`` head has none.
         classifier_bias: Whether the ``"bnneck"`` head's classifier has a bias.
+        projection_dim: Width of the ``"bnneck"`` head's linear map to the embedding; none if left out.
 
     Shape:
         - Input: ``(B, in_channels, T, H, W)``, any T of at least ``min_frames`` (1 unless time is pooled), H and W
@@ -137,6 +138,7 @@ class ResNet3d(nn.Module, PretrainedMixin):
         negative_slope: float = 0.1,
         dropout: float = 0.5,
         classifier_bias: bool = False,
+        projection_dim: int | None = None,
     ) -> None:
         super().__init__()
         check_choice(block, ("bottleneck", "basic"), name="block")
@@ -230,7 +232,9 @@ class ResNet3d(nn.Module, PretrainedMixin):
                 pool=pool,
             )
         elif head == "bnneck":
-            self.head = BNNeckHead(channels, num_classes=num_classes, pool=pool, classifier_bias=classifier_bias)
+            self.head = BNNeckHead(
+                channels, projection_dim, num_classes=num_classes, pool=pool, classifier_bias=classifier_bias
+            )
         else:
             self.head = LinearHead(channels, num_classes=num_classes, dropout=dropout, pool=pool)
         self.reset_parameters()

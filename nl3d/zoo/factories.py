@@ -51,6 +51,7 @@ class ResNet3dOptions(TypedDict, total=False):
     negative_slope: float
     dropout: float
     classifier_bias: bool
+    projection_dim: int | None
 
 
 class FramewiseOptions(TypedDict, total=False):

@@ -37,3 +37,4 @@ class Overrides(TypedDict, total=False):
     negative_slope: float
     dropout: float
     classifier_bias: bool
+    projection_dim: int | None

@@ -83,6 +83,12 @@ def test_bnneck_and_linear_heads():
     expected = (out.features - bn.running_mean) / (bn.running_var + bn.eps).sqrt() * bn.weight + bn.bias
     torch.testing.assert_close(out.embedding, expected)
     torch.testing.assert_close(out.logits, expected @ neck.classifier.weight.T)
+    projected = oracles.randomise(BNNeckHead(6, 2, num_classes=4).double()).eval()
+    out = projected(x)
+    bn = projected.bn
+    neck = (out.features - bn.running_mean) / (bn.running_var + bn.eps).sqrt() * bn.weight + bn.bias
+    torch.testing.assert_close(out.embedding, neck @ projected.projection.weight.T)
+    torch.testing.assert_close(out.logits, neck @ projected.classifier.weight.T)
     linear = oracles.randomise(LinearHead(6, num_classes=4).double()).eval()
     out = linear(x)
     torch.testing.assert_close(out.embedding, x.mean((2, 3, 4)))
