@@ -19,6 +19,7 @@ from nl3d.models.fetch import fetch
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.zoo import weights
 from nl3d.zoo.hub import open_weights
+from tests.hub_server import Handler
 
 ROOT = Path(nl3d.__file__).parents[1]
 BODY = bytes(range(256)) * 20
@@ -80,6 +81,22 @@ def test_other_bytes_are_refused_and_not_kept(monkeypatch):
             nl3d.resnet3d18("imagenet")
     monkeypatch.setattr(weights, "WEIGHTS", right)
     nl3d.resnet3d18("imagenet")
+
+
+def test_garbled_bytes_are_fetched_again(hub, monkeypatch):
+    """The cache names a file by what the Hub says of it, so that garbled bytes would stay under the right name."""
+    answer = Handler._answer
+    hub.add("org/net", {"model.safetensors": BODY})
+    right = hashlib.sha256(BODY).hexdigest()
+
+    def garbled(self, status, body=b"", headers=None, **kwargs):
+        answer(self, status, body[::-1] if kwargs.get("may_cut") else body, headers, **kwargs)
+
+    monkeypatch.setattr(Handler, "_answer", garbled)
+    with pytest.raises(ValueError, match="must be the published file"):
+        fetch("org/net", "model.safetensors", sha256=right)
+    monkeypatch.setattr(Handler, "_answer", answer)
+    assert fetch("org/net", "model.safetensors", sha256=right).read_bytes() == BODY
 
 
 def test_branch_tag_commit_and_its_first_digits(hub, tmp_path):
