@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,10 @@ def _refusal(path: Path, error: BaseException) -> str:
 
 
 def _unwrap(content: Mapping[Any, Any], extras: dict[str, Any], source: str) -> ForeignCheckpoint:
-    """Find the state dict in a training checkpoint, and take off a prefix that all of its keys bear."""
+    """Find the state dict in a training checkpoint, and take off a prefix that its keys bear.
+
+    A key in ten may lack the prefix: it stays as it is, for the converter to name.
+    """
     for slot in _SLOTS:
         inner = content.get(slot)
         if isinstance(inner, Mapping) and _has_tensors(inner):
@@ -146,10 +150,17 @@ def _unwrap(content: Mapping[Any, Any], extras: dict[str, Any], source: str) -> 
         keys = ", ".join(map(repr, list(content)[:6])) or "no key"
         raise ValueError(f"{source} must hold tensors, but holds none: {keys}")
     prefix = ""
-    while taken := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None):
-        tensors = {key[len(taken) :]: tensor for key, tensor in tensors.items()}
+    while taken := next((p for p in _PREFIXES if 10 * sum(map(partial(_starts, p), tensors)) > 9 * len(tensors)), None):
+        bare = {key.removeprefix(taken): tensor for key, tensor in tensors.items()}
+        if len(bare) < len(tensors):
+            raise ValueError(f"{source} must name each tensor once, but some keys stand with {taken!r} and without")
+        tensors = bare
         prefix += taken
     return ForeignCheckpoint(tensors, extras, prefix, source)
+
+
+def _starts(prefix: str, key: str) -> bool:
+    return key.startswith(prefix)
 
 
 def _has_tensors(content: Mapping[Any, Any]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from nl3d.zoo.read import ForeignCheckpoint
-from nl3d.zoo.remap.family import Family, Rules, Settled, Tensors, has_kernel, holds, resnet_rules
+from nl3d.zoo.remap.family import BLOCK_OUTPUT, Family, Rules, Settled, Tensors, has_kernel, holds, resnet_rules
 from nl3d.zoo.remap.video import FLAT_BLOCK, KINETICS
 
 _BLOB = r"res[2-5]_\d+_branch2a_w"
@@ -181,6 +181,7 @@ PYSLOWFAST = Family(
     rank=5,
     may_be=_may_be_pyslowfast,
     rules=(*PYSLOWFAST_RULES, *BLOB_RULES),
+    biased=(BLOCK_OUTPUT,),
     network={"non_local_scale": True},  # of the softmax; its other mode has none
     settle=_settle_pyslowfast,
     preprocessing=KINETICS,
@@ -212,6 +213,7 @@ NONLOCAL_NET = Family(
         (r"fc\.(weight|bias)", r"head.classifier.\1"),
         *BLOB_RULES,
     ),
+    biased=(BLOCK_OUTPUT,),
     network={
         "stem_stride": (2, 2, 2),
         "stem_pool_kernel": (2, 3, 3),

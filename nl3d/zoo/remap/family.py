@@ -48,6 +48,7 @@ class Family:
         may_be: What else must be so for the family to be a possible one.
         told_only: Not found by itself, because another family has the same files; only told.
         rules: How keys are renamed.
+        biased: Patterns of our layers that always have a bias there, though ours have none or may have none.
         relocate: Renames, before the rules, what no single key tells, and says what that reveals of the network.
         network: Keywords of :class:`~nl3d.models.resnet3d.ResNet3d` that no tensor tells.
         settle: More of them, and of ``preprocessing``, from the renamed tensors and what else the file holds.
@@ -65,6 +66,7 @@ class Family:
     may_be: Callable[[Tensors], bool] = always
     told_only: bool = False
     rules: Rules
+    biased: tuple[str, ...] = ()
     relocate: Callable[[Tensors], tuple[dict[str, Tensor], dict[str, Any]]] = nothing_moves
     network: Mapping[str, Any] = field(default_factory=dict)
     settle: Callable[[Tensors, ForeignCheckpoint], Settled] = nothing_more
@@ -82,6 +84,10 @@ class Family:
             and (self.rank is None or 2 * ranks.count(self.rank) > len(ranks))
             and self.may_be(tensors)
         )
+
+
+BLOCK_OUTPUT = r"layer[1-4]\.non_local\d+\.w_z"
+"""Last convolution of a non-local block, whose bias goes into the norm behind it."""
 
 
 def holds(tensors: Tensors, pattern: str) -> bool:
@@ -116,7 +122,7 @@ def rename_keys(foreign: Tensors, family: Family) -> dict[str, Tensor]:
     """Rename every key by the first rule that matches it, or drop it by one.
 
     Raises:
-        ValueError: If no rule matches a key, or two keys land on one name.
+        ValueError: If no rule matches a key, two keys land on one name, or a bias is missing that ours lacks.
     """
     rules = [(re.compile(pattern), replacement) for pattern, replacement in family.rules]
     renamed: dict[str, Tensor] = {}
@@ -133,6 +139,11 @@ def rename_keys(foreign: Tensors, family: Family) -> dict[str, Tensor]:
         if target in renamed:
             raise ValueError(f"the file must name each tensor once, but {key!r} lands on {target!r}, already taken")
         renamed[target] = tensor
+    for key in renamed:
+        layer, _, last = key.rpartition(".")
+        bias = f"{layer}.bias"
+        if last == "weight" and bias not in renamed and any(re.fullmatch(pattern, layer) for pattern in family.biased):
+            raise ValueError(f"the file must hold a bias of {layer}, as files of {family.name!r} do, but does not")
     return renamed
 
 

@@ -37,8 +37,7 @@ def choose_layout(
         if time_kernel is None:
             time_kernel = 1 if layout is None else 3
         layout = layout or ("full" if time_kernel == 1 else "separable")
-        stem = {} if stem_time_kernel is None else {"stem_time_kernel": stem_time_kernel}
-        return {"layout": layout, "time_kernel": time_kernel, **stem}
+        return {"layout": layout, "time_kernel": time_kernel, "stem_time_kernel": stem_time_kernel}
     chosen = layout or own or "full"
     if own is not None and chosen != own and not (approximate and (own, chosen) == ("full", "separable")):
         remedy = "; approximate=True takes the nearest kernels" if (own, chosen) == ("full", "separable") else ""

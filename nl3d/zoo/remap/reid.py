@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from nl3d.zoo.read import ForeignCheckpoint
-from nl3d.zoo.remap.family import Family, Rules, Settled, Tensors, blocks_of, holds, resnet_rules
+from nl3d.zoo.remap.family import BLOCK_OUTPUT, Family, Rules, Settled, Tensors, blocks_of, holds, resnet_rules
 from nl3d.zoo.remap.image import IMAGENET
 
 PERSONS = {**IMAGENET, "input_size": (3, 256, 128)}
@@ -97,6 +97,7 @@ _FASTREID: dict[str, Any] = {
     "rank": 4,
     "unlike": (r"backbone\.conv1\.conv\.weight",),
     "rules": _FASTREID_RULES,
+    "biased": (BLOCK_OUTPUT,),
     "relocate": _relocate_fastreid,
     "settle": _settle_fastreid,
     "is_reid": True,
@@ -170,6 +171,7 @@ AP3D = Family(
         (r"bn\.(\w+)", r"head.bn.\1"),
         (r"classifier\.(weight|bias)", r"head.classifier.\1"),
     ),
+    biased=(BLOCK_OUTPUT, r"head\.classifier"),
     relocate=_relocate_ap3d,
     network={"last_stride": 1, "pool": "frame_max"},
     is_reid=True,
