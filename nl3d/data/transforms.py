@@ -131,10 +131,9 @@ def normalise_clips(
         >>> normalise_clips(white, mean=(0.5,) * 3, std=(0.25,) * 3).flatten()
         tensor([2., 2., 2.])
     """
-    scale = torch.tensor(std, device=clips.device).mul_(255).reciprocal_().view(3, 1, 1, 1)
-    shift = (torch.tensor(mean, device=clips.device) / torch.tensor(std, device=clips.device)).view(3, 1, 1, 1)
-    values = clips.to(torch.float32, memory_format=torch.contiguous_format)
-    return values.mul_(scale).sub_(shift)
+    table = torch.tensor([[1 / (255 * d) for d in std], [m / d for m, d in zip(mean, std, strict=True)]])
+    scale, shift = table.to(clips.device, non_blocking=True).view(2, 3, 1, 1, 1)
+    return clips.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).sub_(shift)
 
 
 @contextmanager

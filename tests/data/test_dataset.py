@@ -3,6 +3,7 @@ import torch
 
 from nl3d.data.dataset import Counts, ReIDDataset, check_count, number_labels, own_numbers
 from nl3d.data.tracklets import Tracklet
+from nl3d.metrics import evaluate
 
 
 def tracklet(pid, camid, frames=1):
@@ -24,6 +25,14 @@ def test_counts_leave_junk_and_distractors_out_of_people():
     )
     assert data.counts() == {"train": Counts(3, 2, 6), "query": Counts(1, 1, 1), "gallery": Counts(5, 2, 5)}
     assert data.num_train_pids == 2
+
+
+def test_options_are_those_of_evaluate():
+    data = ReIDDataset(name="tiny", query=[tracklet(3, 1)], gallery=GALLERY, junk_pids=(-1,), distractor_pids=(0,))
+    rows = torch.eye(5)
+    pids, camids = zip(*((t.pid, t.camid) for t in data.gallery), strict=True)
+    result = evaluate(rows[:1], rows, [3], list(pids), [1], list(camids), **data.evaluate_options())
+    assert result.num_valid_queries == 1
 
 
 def test_a_query_needs_its_person_under_another_camera():

@@ -87,6 +87,12 @@ def test_normalising_later_is_the_same():
     torch.testing.assert_close(normalise_clips(later.unsqueeze(0))[0], now, atol=0, rtol=0)
 
 
+@pytest.mark.cuda
+def test_normalising_on_a_gpu():
+    clips = torch.randint(256, (2, 3, 4, 20, 10), dtype=torch.uint8)
+    torch.testing.assert_close(normalise_clips(clips.cuda()).cpu(), normalise_clips(clips))
+
+
 def test_the_generator_decides_and_torch_s_own_is_untouched():
     frames = torch.randint(256, (4, 3, 20, 10), dtype=torch.uint8)
     transform = training(erase_probability=0.5)
