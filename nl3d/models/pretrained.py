@@ -204,4 +204,5 @@ def clip_description(config: dict[str, Any]) -> dict[str, Any]:
     kept = {
         key: described[key] for key in _TIMM_KEYS if described.get(key) is not None and (own or key != "input_size")
     }
-    return {**kept, **config.get("clips", {})}
+    said = {**kept, **config.get("clips", {})}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
