@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nl3d.layers.head import ReIDHead
-from nl3d.models.fill import fill_model
+from nl3d.models.fill import fill_model, shapes_alone
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.zoo.from_2d import inflate_state_dict
 from nl3d.zoo.read import read_checkpoint
@@ -161,10 +161,10 @@ def _with_head(
     fresh = head != own or (width is not None and network["embedding_dim"] != width)
     network = {**network, "head": head, "num_classes": num_classes}
     dropped = ["head.classifier."] if fresh or not keeps_classifier else []
-    dropped += ["head.fc.", "head.bn."] if fresh else []
+    dropped += ["head.fc.", "head.bn.", "head.projection."] if fresh else []
     dropped += ["head.pool."] if network.get("pool", "avg") != "gem" else []
     kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(tuple(dropped))}
-    new = ["head.fc", "head.bn"] if fresh else []
+    new = ["head.fc", "head.bn", "head.projection"] if fresh else []
     new += ["head.classifier"] if fresh or not keeps_classifier else []
     new += ["head.pool"] if "head.pool.p" not in tensors else []  # a power of 3, which such files leave to the code
     return network, kept, new
@@ -179,7 +179,7 @@ def _build(
     own_places: Mapping[str, Sequence[int]],
 ) -> ResNet3d:
     """Build the network on the meta device, and fill it."""
-    with torch.device("meta"):
+    with shapes_alone():
         model = ResNet3d(**network)
     added = [
         f"{stage}.non_local{number}"

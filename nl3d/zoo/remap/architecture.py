@@ -132,7 +132,12 @@ def _head(tensors: Tensors) -> dict[str, Any]:
     if "head.fc.weight" in tensors:
         return {"head": "bottleneck", "embedding_dim": tensors["head.fc.weight"].shape[0]}
     if "head.bn.weight" in tensors:
-        return {"head": "bnneck", "classifier_bias": "head.classifier.bias" in tensors}
+        projection = tensors.get("head.projection.weight")
+        return {
+            "head": "bnneck",
+            "classifier_bias": "head.classifier.bias" in tensors,
+            "projection_dim": None if projection is None else projection.shape[0],
+        }
     return {"head": "linear"}
 
 

@@ -42,7 +42,7 @@ OWN = Family(
         *resnet_rules(),
         (r"(layer[1-4]\.\d+\.conv[123]\.(?:temporal|spatial)\.weight)", r"\1"),
         (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g|w_z|w_f|bn)\.\w+)", r"\1"),
-        (r"(head\.(?:fc|bn|classifier|pool)\.\w+)", r"\1"),
+        (r"(head\.(?:fc|bn|projection|classifier|pool)\.\w+)", r"\1"),
     ),
     settle=_settle_own,
     is_reid=True,

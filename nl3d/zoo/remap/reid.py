@@ -1,10 +1,11 @@
-"""Person re-identification: torchreid, fast-reid, reid-strong-baseline, AP3D."""
+"""Person re-identification: torchreid, fast-reid, reid-strong-baseline, MCTrack, AP3D."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nl3d.zoo.read import ForeignCheckpoint
@@ -128,6 +129,53 @@ FASTREID_AGW = Family(
         "non_local_time_window": 1,  # frame by frame, as on images
         "pool": "gem",
     },
+)
+
+
+_MCTRACK_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Entries of the ``Sequential`` that its backbone is, of torchvision's ResNet."""
+
+
+def _relocate_mctrack(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Give the backbone's numbered children their names; layers without a bias, where ours have one, get zeros."""
+    moved: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        match = re.fullmatch(r"backbone\.(\d)\.(.+)", key)
+        if match and match[1] in _MCTRACK_CHILDREN:
+            key = f"{_MCTRACK_CHILDREN[match[1]]}.{match[2]}"
+        moved[key] = tensor.reshape(1) if key == "gem.p" else tensor
+    for layer in ("bottleneck", "classifier"):
+        if "bottleneck.weight" in moved and f"{layer}.weight" in moved:
+            moved[f"{layer}.bias"] = torch.zeros_like(moved[f"{layer}.weight"][:, 0])
+    return moved, {"pool": "gem"} if "gem.p" in tensors else {}
+
+
+def _settle_mctrack(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
+    """Where a bottleneck stands before the norm, nothing bends its output."""
+    return ({"negative_slope": 1.0} if "head.fc.weight" in tensors else {}), {}
+
+
+MCTRACK = Family(
+    name="mctrack_reid",
+    about="ResNet with a batch norm neck and an embedding of its own width; embeddings before their L2 norm",
+    url="https://huggingface.co/blank4hd/mctrack-reid",
+    license="MIT",
+    marks=(r"backbone\.4\.\d+\.conv1\.weight",),
+    rank=4,
+    rules=(
+        *resnet_rules(),
+        (r"bnneck\.(\w+)", r"head.bn.\1"),
+        (r"embedding_layer\.weight", "head.projection.weight"),
+        (r"bottleneck\.(weight|bias)", r"head.fc.\1"),
+        (r"bn_neck\.(\w+)", r"head.bn.\1"),
+        (r"gem\.p", "head.pool.p"),
+        (r"classifier\.(weight|bias)", r"head.classifier.\1"),
+    ),
+    relocate=_relocate_mctrack,
+    settle=_settle_mctrack,
+    network={"last_stride": 1},
+    is_reid=True,
+    preprocessing=PERSONS,
 )
 
 

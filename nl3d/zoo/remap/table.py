@@ -11,13 +11,13 @@ from nl3d.zoo.remap.fair import NONLOCAL_NET, PYSLOWFAST
 from nl3d.zoo.remap.family import Family, other_network
 from nl3d.zoo.remap.image import TIMM, TORCHVISION
 from nl3d.zoo.remap.own import OWN
-from nl3d.zoo.remap.reid import AP3D, FASTREID_AGW, FASTREID_BOT, STRONG_BASELINE, TORCHREID
+from nl3d.zoo.remap.reid import AP3D, FASTREID_AGW, FASTREID_BOT, MCTRACK, STRONG_BASELINE, TORCHREID
 from nl3d.zoo.remap.video import HARA, MMACTION2, PYTORCHVIDEO
 
 FAMILIES: Mapping[str, Family] = MappingProxyType({
     family.name: family
     for family in (
-        OWN, TORCHVISION, TIMM, TORCHREID, FASTREID_BOT, FASTREID_AGW, STRONG_BASELINE, AP3D,
+        OWN, TORCHVISION, TIMM, TORCHREID, FASTREID_BOT, FASTREID_AGW, STRONG_BASELINE, MCTRACK, AP3D,
         HARA, PYTORCHVIDEO, PYSLOWFAST, NONLOCAL_NET, MMACTION2,
     )
 })  # fmt: skip
