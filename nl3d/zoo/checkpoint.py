@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nl3d.layers.head import ReIDHead
-from nl3d.models.fill import fill_model, shapes_alone
+from nl3d.models.fill import fill_model, on_meta
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.zoo.from_2d import inflate_state_dict
 from nl3d.zoo.read import read_checkpoint
@@ -179,7 +179,7 @@ def _build(
     own_places: Mapping[str, Sequence[int]],
 ) -> ResNet3d:
     """Build the network on the meta device, and fill it."""
-    with shapes_alone():
+    with on_meta():
         model = ResNet3d(**network)
     added = [
         f"{stage}.non_local{number}"

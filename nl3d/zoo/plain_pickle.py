@@ -72,7 +72,12 @@ def numpy_vocabulary() -> dict[str, Any]:
             raise pickle.UnpicklingError(f"bytes must be written as latin1, got {codec!r}")
         return text.encode("latin1")
 
+    def no_bytes() -> bytes:
+        return b""
+
     names: dict[str, Any] = {
+        "builtins.bytes": no_bytes,
+        "__builtin__.bytes": no_bytes,
         "numpy.ndarray": Array,
         "numpy.dtype": Number,
         "_codecs.encode": encode,
