@@ -20,6 +20,9 @@ _PUBLIC = {
     "Inflate2dTo3d": "nl3d.inflate",
     "BatchHardTriplet": "nl3d.losses.triplet",
     "ReIDLoss": "nl3d.losses.reid",
+    "Embeddings": "nl3d.retrieval.embeddings",
+    "embed": "nl3d.retrieval.embed",
+    "rank": "nl3d.retrieval.rank",
     "from_checkpoint": "nl3d.zoo.checkpoint",
     "resnet3d18": "nl3d.zoo.factories",
     "resnet3d18_nl": "nl3d.zoo.factories",
@@ -43,6 +46,9 @@ if TYPE_CHECKING:
     from nl3d.layers.separable import SeparableConv3d as SeparableConv3d
     from nl3d.losses.reid import ReIDLoss as ReIDLoss
     from nl3d.losses.triplet import BatchHardTriplet as BatchHardTriplet
+    from nl3d.retrieval.embed import embed as embed
+    from nl3d.retrieval.embeddings import Embeddings as Embeddings
+    from nl3d.retrieval.rank import rank as rank
     from nl3d.zoo.checkpoint import from_checkpoint as from_checkpoint
     from nl3d.zoo.factories import resnet3d18 as resnet3d18
     from nl3d.zoo.factories import resnet3d18_nl as resnet3d18_nl

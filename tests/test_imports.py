@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "metrics": set(),
     "data": set(),
     "viz": set(),
+    "storage": set(),
     "inflate": {"layers"},
     "models": {"layers", "inflate"},
     "zoo": {"layers", "inflate", "models"},
-    "retrieval": {"layers", "models", "zoo", "data", "metrics", "viz"},
+    "retrieval": {"layers", "models", "zoo", "data", "metrics", "viz", "storage"},
     "training": {"layers", "losses", "models", "data", "metrics", "zoo"},
-    "cli": {"zoo", "data", "metrics", "viz", "retrieval"},
+    "cli": {"zoo", "data", "metrics", "viz", "retrieval", "storage"},
 }
 
 

@@ -1,1 +1,1 @@
-
+"""From videos and folders to embeddings, and from embeddings to rankings."""

@@ -1,1 +1,1 @@
-
+"""Pictures of what the networks find."""

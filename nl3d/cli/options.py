@@ -1,0 +1,87 @@
+"""Options that several commands share, and the network that they describe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which network embeds, and how."""
+    group = parser.add_argument_group("network")
+    group.add_argument("--model", default="resnet3d50_nl", help="architecture, see nl3d list (%(default)s)")
+    group.add_argument(
+        "--weights",
+        default="imagenet",
+        help="a name from nl3d list, a file, hf-hub:org/name, or none for a network drawn from a seed (%(default)s)",
+    )
+    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="clips at once (%(default)s)")
+    group.add_argument("--num-frames", type=positive, metavar="T", help="frames of a clip (the network's own)")
+    group.add_argument("--frame-step", type=positive, metavar="S", help="take every S-th frame (the network's own)")
+    group.add_argument("--size", type=size, metavar="HxW", help="pixels of a frame (the network's own)")
+    group.add_argument("--amp", action="store_true", help="compute in half precision where that is safe")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
+    group.add_argument(
+        "--output-layer",
+        choices=("auto", "features", "embedding"),
+        default="auto",
+        help="auto is the embedding if the weights filled the layer that makes it, else the pooled features",
+    )
+
+
+def build_model(args: argparse.Namespace) -> nn.Module:
+    """Build the network that the options describe.
+
+    Raises:
+        ValueError: If the model or the weights are unknown.
+    """
+    import nl3d
+    from nl3d.retrieval.network import SEED, seeded
+
+    models = nl3d.list_models()
+    if args.model not in models:
+        raise ValueError(f"unknown model {args.model!r}; choose from: {', '.join(models)}")
+    factory = getattr(nl3d, args.model)
+    if args.weights != "none":
+        return factory(args.weights)
+    note(f"weights are none: {args.model} is drawn from seed {SEED} and has not learnt to tell people apart")
+    return seeded(factory)
+
+
+def embed_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Give the keywords of :func:`nl3d.embed` that the options set."""
+    return {
+        "num_frames": args.num_frames,
+        "frame_step": args.frame_step,
+        "size": args.size,
+        "batch_size": args.batch_size,
+        "device": args.device,
+        "amp": args.amp,
+        "output_layer": args.output_layer,
+        "labels": {"model": args.model, "weights": args.weights},
+    }
+
+
+def note(text: str) -> None:
+    """Say something beside the results."""
+    sys.stderr.write(f"nl3d: {text}\n")
+
+
+def positive(text: str) -> int:
+    """Parse a whole number from 1 on."""
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return value
+
+
+def size(text: str) -> tuple[int, int]:
+    """Parse ``HEIGHTxWIDTH``."""
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH in pixels, such as 256x128, got {text!r}")
+    return int(height), int(width)
