@@ -110,7 +110,7 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, new: Collecti
     for key, tensor in wanted.items():
         norm, _, last = key.rpartition(".")
         if last == "num_batches_tracked" and key not in given and f"{norm}.running_mean" in given:
-            given[key] = torch.zeros_like(tensor, device="cpu")
+            given[key] = torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu")
     missing = [key for key in wanted if key not in given]
     fresh = _whole_modules(wanted, missing, new)
     new_tensors = tuple(key for key in missing if any(_inside(key, name) for name in fresh))
