@@ -14,7 +14,7 @@ from nl3d.layers.head import ReIDHead
 from nl3d.models.fill import fill_model, on_meta
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.zoo.from_2d import inflate_state_dict
-from nl3d.zoo.read import read_checkpoint
+from nl3d.zoo.read import ForeignCheckpoint, read_checkpoint
 from nl3d.zoo.remap.architecture import fold_into_norms, read_architecture
 from nl3d.zoo.remap.family import Family, rename_keys
 from nl3d.zoo.remap.layout import choose_layout, flatten_kernels, separate_blocks
@@ -79,16 +79,44 @@ def from_checkpoint(
             that it may be, if tensors are missing, left over or of another shape, or if what is asked for is not exact.
 
     Example:
+        >>> import timm
         >>> image = timm.create_model("resnet18", num_classes=10).eval()
         >>> model = from_checkpoint(image.state_dict(), num_classes=10)
         >>> clips = torch.rand(2, 3, 1, 64, 32)
         >>> torch.allclose(model(clips).logits, image(clips.squeeze(2)), atol=1e-5)
         True
     """
+    return convert_checkpoint(
+        read_checkpoint(path_or_state_dict),
+        family=family,
+        num_classes=num_classes,
+        non_local=non_local,
+        layout=layout,
+        time_kernel=time_kernel,
+        approximate=approximate,
+        **overrides,
+    )
+
+
+def convert_checkpoint(
+    checkpoint: ForeignCheckpoint,
+    *,
+    family: str | None = None,
+    num_classes: int | None = None,
+    non_local: Mapping[str, Sequence[int]] | None = None,
+    places_if_none: Mapping[str, Sequence[int]] | None = None,
+    layout: str | None = None,
+    time_kernel: int | Sequence[Sequence[int]] | None = None,
+    approximate: bool = False,
+    **overrides: Unpack[Overrides],
+) -> ResNet3d:
+    """Do what :func:`from_checkpoint` does with a file that is read already.
+
+    ``places_if_none`` are the places of fresh non-local blocks for a file that holds none, if ``non_local`` is not given.
+    """
     _check_keywords(overrides)
     if num_classes is not None and num_classes < 0:
         raise ValueError(f"num_classes must be at least 0, got {num_classes}")
-    checkpoint = read_checkpoint(path_or_state_dict)
     found = find_family(checkpoint, family)
     moved, revealed = found.relocate(checkpoint.tensors)
     tensors = fold_into_norms(rename_keys(moved, found))
@@ -97,7 +125,8 @@ def from_checkpoint(
     network = {**found.network, **revealed, **settled, **shaped}
 
     _check_shaped(shaped, overrides)
-    network |= {"non_local": _places(shaped["non_local"] or {}, non_local)}
+    own_places = shaped["non_local"] or {}
+    network |= {"non_local": _places(own_places, non_local if own_places or non_local else places_if_none)}
     network |= choose_layout(
         shaped,
         is_image=tensors["conv1.weight"].ndim == 4,
@@ -111,7 +140,7 @@ def from_checkpoint(
     network, tensors, new = _with_head(network, tensors, found, (shaped["head"], head), num_classes or 0)
     if network.get("non_local_mode") in ("dot_product", "concatenation") and "non_local_scale" not in overrides:
         network["non_local_scale"] = False  # there is no exponent to scale
-    return _build(network, tensors, new, found, {**preprocessing, "dtype": checkpoint.dtype}, shaped["non_local"] or {})
+    return _build(network, tensors, new, found, {**preprocessing, "dtype": checkpoint.dtype}, own_places)
 
 
 def _check_keywords(overrides: Mapping[str, Any]) -> None:

@@ -150,3 +150,8 @@ def test_all_families_have_their_ground_truth():
     shown = {entry["family"] for entry in FIXTURES.values()} | {"timm", "nl3d"}
     shown |= {"mctrack_reid"}  # its code was read, not run: tests/zoo/test_mctrack.py builds its network again
     assert shown == set(FAMILIES) == set(families())
+
+
+def test_the_page_lists_every_family():
+    page = (PARITY.parent.parent / "docs" / "checkpoints.md").read_text()
+    assert all(f"| `{name}` |" in page for name in families())

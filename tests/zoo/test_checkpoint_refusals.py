@@ -1,9 +1,13 @@
 """What is no public ResNet checkpoint gives one clear sentence, and what is only unusual gives the right network."""
 
+import inspect
+
 import pytest
 import torch
 
 from nl3d import from_checkpoint
+from nl3d.models.resnet3d import ResNet3d
+from nl3d.zoo.overrides import Overrides
 from tests.zoo.foreign import FIXTURES, fixture, published
 
 PLAIN = "torchvision_resnet50"
@@ -166,6 +170,11 @@ def test_the_optimizer_and_wrappings_are_dropped():
 def test_arguments_that_do_not_fit_are_refused(asked, error, sentence):
     with pytest.raises(error, match=sentence):
         from_checkpoint(published(PLAIN), **asked)
+
+
+def test_every_keyword_of_the_network_may_be_overridden():
+    keywords = set(inspect.signature(ResNet3d).parameters) - {"num_classes", "non_local", "layout", "time_kernel"}
+    assert set(Overrides.__annotations__) == keywords
 
 
 def test_an_override_equal_to_the_file_is_no_fault():
