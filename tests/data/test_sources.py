@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as oracle
+
+from nl3d.data.clips import consecutive_clips
+from nl3d.data.sources import SourceReport, open_source
+from nl3d.data.tracklets import Tracklet
+from tests.data.films import film, write_boxes, write_video
+from tests.data.pictures import write_jpeg
+
+SIZE = (24, 12)
+SPANS = {3: (1, 11), 8: (4, 9), 12: (9, 9)}  # first and last frame
+
+
+def box_of(track, frame):
+    return (3.4 + track + frame, 5.0 + track, 9.6, 21.3)
+
+
+def resized(image):
+    return oracle.resize(torch.from_numpy(image.copy()).permute(2, 0, 1), list(SIZE), antialias=True)
+
+
+def streamed(source, num_frames=4, frame_step=1):
+    report = SourceReport()
+    clips = list(source.clips(num_frames, frame_step, SIZE, report))
+    return clips, report
+
+
+@pytest.fixture
+def video(tmp_path):
+    images = film(12)
+    rows = [(frame, track, *box_of(track, frame)) for track, (a, b) in SPANS.items() for frame in range(a, b + 1)]
+    return images, write_video(tmp_path / "film.mkv", images), write_boxes(tmp_path / "boxes.txt", rows[::-1])
+
+
+@pytest.mark.parametrize("frame_step", [1, 2])
+def test_boxes_in_a_video_become_the_clips_of_their_tracks(video, frame_step):
+    images, path, boxes = video
+    source = open_source(path, boxes)
+    assert [record.name for record in source.records] == ["3", "8", "12"]
+    clips, report = streamed(source, frame_step=frame_step)
+    assert report == SourceReport({0: (1, 11), 1: (4, 9), 2: (9, 9)})
+    for index, (track, (first, last)) in enumerate(SPANS.items()):
+        crops = []
+        for frame in range(first, last + 1):
+            left, top, width, height = box_of(track, frame)
+            rows, columns = slice(round(top), round(top + height)), slice(round(left), round(left + width))
+            crops.append(resized(images[frame - 1][rows, columns]))
+        expected = [
+            torch.stack([crops[place] for place in clip]) for clip in consecutive_clips(len(crops), 4, frame_step)
+        ]
+        found = [clip.images for clip in clips if clip.tracklet == index]
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+    assert sum(clip.progress for clip in clips) == 11
+
+
+def test_boxes_outside_the_frame_are_clipped_dropped_and_counted(tmp_path):
+    images = film(4)  # 48 high, 64 wide
+    rows = [(1, 5, -6, 10, 20, 20), (2, 5, 70, 10, 20, 20), (3, 5, 10, 10, 20, 20), (4, 5, 0, -30, 9, 30)]
+    rows.append((2, 6, 0, 48, 5, 5))
+    source = open_source(write_video(tmp_path / "film.mkv", images), write_boxes(tmp_path / "boxes.txt", rows))
+    clips, report = streamed(source, num_frames=2)
+    assert report == SourceReport({0: (1, 3)}, clipped_boxes=1, dropped_boxes=3)
+    assert len(clips) == 1
+    assert torch.equal(clips[0].images[0], resized(images[0][10:30, 0:14]))
+    assert torch.equal(clips[0].images[1], resized(images[2][10:30, 10:30]))
+    assert list(source.middle_frames(["5", "6"])) == ["5"]  # the other's middle lies outside
+
+
+def test_a_tail_ends_even_if_its_last_box_is_outside(tmp_path):
+    rows = [(1, 1, 0, 0, 9, 9), (2, 1, 99, 0, 9, 9)]
+    source = open_source(write_video(tmp_path / "film.mkv", film(2)), write_boxes(tmp_path / "boxes.txt", rows))
+    clips, report = streamed(source, num_frames=3)
+    assert len(clips) == 1
+    assert report.ranges == {0: (1, 1)}
+
+
+def test_middle_frames_of_a_video_are_not_resized(video):
+    images, path, boxes = video
+    found = open_source(path, boxes).middle_frames(["8", "3"])
+    left, top, width, height = box_of(8, 7)
+    crop = images[6][round(top) : round(top + height), round(left) : round(left + width)]
+    assert np.array_equal(found["8"].permute(1, 2, 0).numpy(), crop)
+    assert set(found) == {"3", "8"}
+
+
+@pytest.mark.parametrize("frame_step", [1, 3])
+def test_folders_become_tracklets_in_natural_order(tmp_path, frame_step):
+    for name, count in (("t10", 5), ("t2", 9), (".hidden", 1)):
+        for number in range(count):
+            write_jpeg(tmp_path / name / f"{number}.jpg", colour=(number * 25, 90, 90), size=(30, 20))
+    source = open_source(tmp_path)
+    assert [(record.name, record.track_id) for record in source.records] == [("t2", 1), ("t10", 2)]
+    clips, report = streamed(source, frame_step=frame_step)
+    assert report.ranges == {0: (1, 9), 1: (1, 5)}
+    for index, count in enumerate((9, 5)):
+        reds = [clip.images[:, 0].float().mean((1, 2)) / 25 for clip in clips if clip.tracklet == index]
+        assert [red.round().int().tolist() for red in reds] == consecutive_clips(count, 4, frame_step)
+    assert sum(clip.progress for clip in clips) == 14
+    assert clips[0].images.shape == (4, 3, *SIZE)
+    assert clips[0].images.dtype == torch.uint8
+    assert source.middle_frames(["t10"])["t10"].shape == (3, 30, 20)
+
+
+def test_track_ids_are_the_names_where_these_are_numbers():
+    frames = torch.zeros(1, 3, 8, 4, dtype=torch.uint8)
+    named = open_source([Tracklet(frames, name="0021"), Tracklet(frames, name="7")])
+    assert [record.track_id for record in named.records] == [21, 7]
+    clashing = open_source([Tracklet(frames, name="07"), Tracklet(frames, name="7")])
+    assert [record.track_id for record in clashing.records] == [1, 2]
+    unnamed = open_source([Tracklet(frames, pid=4, camid=2), Tracklet(frames)])
+    assert unnamed.records == [("1", 1, 4, 2), ("2", 2, None, None)]
+
+
+def test_frames_of_a_tracklet_may_differ_in_size(tmp_path):
+    write_jpeg(tmp_path / "a" / "1.jpg", size=(40, 20))
+    write_jpeg(tmp_path / "a" / "2.jpg", size=(16, 16))
+    (clip,), _ = streamed(open_source(tmp_path), num_frames=2)
+    assert clip.images.shape == (2, 3, *SIZE)
+
+
+def test_refuses_what_is_no_source(tmp_path):
+    frames = torch.zeros(1, 3, 8, 4, dtype=torch.uint8)
+    with pytest.raises(FileNotFoundError, match=r"source '.*nothing' does not exist"):
+        open_source(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="tracks must be given for the video"):
+        open_source(write_video(tmp_path / "film.mkv", film(1)))
+    with pytest.raises(ValueError, match="tracks must be left out for tracklets"):
+        open_source([Tracklet(frames)], tmp_path / "boxes.txt")
+    with pytest.raises(ValueError, match="at least one tracklet, got none"):
+        open_source([])
+    with pytest.raises(ValueError, match="names of their own, got 'a' more than once"):
+        open_source([Tracklet(frames, name="a"), Tracklet(frames, name="a")])
+
+
+def test_refuses_folders_without_tracklets_or_frames(tmp_path):
+    with pytest.raises(ValueError, match="one folder for each tracklet, got none; put the frames of each tracklet"):
+        open_source(tmp_path)
+    write_jpeg(tmp_path / "1.jpg")
+    with pytest.raises(ValueError, match="or give tracks if these are the frames of a video"):
+        open_source(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"tracklet folder '.*empty' must hold images"):
+        open_source(tmp_path)
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    write_jpeg(tmp_path / "a" / "1.jpg", size=(64, 64))
+    path = tmp_path / "a" / "1.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"image '.*1.jpg' cannot be read"):
+        streamed(open_source(tmp_path))
