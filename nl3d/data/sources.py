@@ -149,11 +149,12 @@ class VideoSource:
     def middle_frames(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Cut the middle box out of each named track; see :class:`ClipSource`."""
         wanted: dict[int, list[tuple[str, NDArray[np.float64]]]] = defaultdict(list)
+        asked = set(names)
         for record, track in zip(self.records, self.box_tracks, strict=True):
-            if record.name in names:
+            if record.name in asked:
                 middle = len(track.frames) // 2
                 wanted[int(track.frames[middle])].append((record.name, track.boxes[middle]))
-        found = {}
+        found: dict[str, Tensor] = {}
         if wanted:
             for number, image in self.frames.read(wanted.keys(), max(wanted)):
                 for name, box in wanted[number]:
@@ -216,8 +217,9 @@ class TrackletSource:
 
     def middle_frames(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Decode the middle frame of each named tracklet; see :class:`ClipSource`."""
+        wanted = set(names)
         return {
             record.name: tracklet.read(len(tracklet) // 2)
             for record, tracklet in zip(self.records, self.tracklets, strict=True)
-            if record.name in names
+            if record.name in wanted
         }

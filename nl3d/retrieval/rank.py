@@ -213,7 +213,8 @@ def rank(
     _check_comparable(query, gallery)
     same = query is gallery
     query = query if names is None else query.select(names)
-    own = torch.tensor([gallery.names.index(name) for name in query.names]) if same else None
+    places = {name: place for place, name in enumerate(gallery.names)}
+    own = torch.tensor([places[name] for name in query.names]) if same else None
     count = min(top, len(gallery) - (own is not None))
     if count < 1:
         raise ValueError(f"gallery must hold a tracklet besides the query, got {len(gallery)} in all")
