@@ -1,6 +1,7 @@
 """Checkpoints of other projects: the carried ones, and any ResNet3d under another project's names."""
 
 import gzip
+import itertools
 import json
 import pickle
 import re
@@ -165,11 +166,13 @@ def to_blobs(state_dict, *, affine=False):
 def write_python2_pickle(blobs, path):
     """Write ``{"blobs": {name: array}}`` with the opcodes and names of Python 2 and the numpy of its time."""
     written = bytearray(b"\x80\x02}(")
+    memo = itertools.count()
 
     def text(value):
         value = value if isinstance(value, bytes) else value.encode()
         written.extend(b"U" + bytes([len(value)]) if len(value) < 256 else b"T" + struct.pack("<i", len(value)))
         written.extend(value)
+        written.extend(b"r" + struct.pack("<I", next(memo)))  # Python 2 remembers every text, the arrays' too
 
     text("blobs")
     written.extend(b"}(")
