@@ -13,13 +13,15 @@ from nl3d.layers.head import LinearHead
 from nl3d.models.fill import fill_model, new_modules, on_meta
 from nl3d.models.pretrained import PretrainedMixin
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.zoo.checkpoint import convert_checkpoint
 from nl3d.zoo.from_2d import inflate_state_dict
-from nl3d.zoo.hub import Checkpoint, open_weights
+from nl3d.zoo.hub import Checkpoint, ForeignFile, open_weights
+from nl3d.zoo.read import read_checkpoint
 
 if TYPE_CHECKING:
     from nl3d.models.temporal import FramewiseNet
 
-Weights: TypeAlias = "str | os.PathLike[str] | Checkpoint | None"
+Weights: TypeAlias = "str | os.PathLike[str] | Checkpoint | ForeignFile | None"
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -39,7 +41,9 @@ def build_resnet3d(
     _refuse_fixed(name, options, architecture.keys() - {"non_local"})
     if weights is None:
         return _described(ResNet3d(**{**architecture, **options}, num_classes=num_classes), name, {})
-    checkpoint = weights if isinstance(weights, Checkpoint) else open_weights(name, os.fspath(weights))
+    checkpoint = weights if isinstance(weights, Checkpoint | ForeignFile) else open_weights(name, os.fspath(weights))
+    if isinstance(checkpoint, ForeignFile):
+        return _described(_converted(name, checkpoint, num_classes, options, architecture), name, checkpoint.cfg)
     saved = _saved_options(name, ResNet3d, checkpoint, architecture)
     with on_meta():
         model = ResNet3d(**{**architecture, **saved, **options}, num_classes=num_classes)
@@ -65,7 +69,11 @@ def build_framewise(
     _refuse_fixed(name, options, architecture.keys())
     if weights is None:
         return _described(FramewiseNet(**architecture, **options, num_classes=num_classes), name, {})
-    checkpoint = weights if isinstance(weights, Checkpoint) else open_weights(name, os.fspath(weights))
+    checkpoint = weights if isinstance(weights, Checkpoint | ForeignFile) else open_weights(name, os.fspath(weights))
+    if isinstance(checkpoint, ForeignFile):
+        raise ValueError(
+            f"weights of {name} must be an image network's in timm's names, or its own, got {checkpoint.source!r}"
+        )
     saved = _saved_options(name, FramewiseNet, checkpoint, architecture)
     with on_meta():
         model = FramewiseNet(**{**architecture, **saved, **options}, num_classes=num_classes)
@@ -77,6 +85,33 @@ def build_framewise(
     )
     fill_model(model, tensors, new=new_modules(model))
     return _described(_on_default_device(model), name, checkpoint.cfg)
+
+
+def _converted(
+    name: str, file: ForeignFile, num_classes: int, options: Mapping[str, Any], architecture: Mapping[str, Any]
+) -> ResNet3d:
+    """Convert another project's file; it decides what the call does not, and an image network's is inflated as always.
+
+    Raises:
+        ValueError: If the file is of other blocks than the name's, or has non-local blocks and the name has none.
+    """
+    checkpoint = read_checkpoint(file.path)
+    chosen = dict(options)
+    if not any(tensor.ndim == 5 for tensor in checkpoint.tensors.values()):
+        chosen = {"layout": "separable", "time_kernel": 3, **chosen}
+    model = convert_checkpoint(
+        checkpoint,
+        family=file.family,
+        num_classes=num_classes,
+        places_if_none=architecture.get("non_local"),
+        **chosen,
+    )
+    own = model.architecture()[0]
+    if architecture and own.removesuffix("_nl") != name.removesuffix("_nl"):
+        raise ValueError(f"weights {file.source!r} must be of a {name}, but are of a {own}")
+    if own.endswith("_nl") and not name.endswith("_nl") and architecture and "non_local" not in options:
+        raise ValueError(f"weights {file.source!r} hold non-local blocks, which {name} has none of; use {name}_nl")
+    return model
 
 
 def _fitting(tensors: Mapping[str, Tensor], model: ResNet3d) -> Mapping[str, Tensor]:

@@ -112,7 +112,7 @@ def convert_checkpoint(
 ) -> ResNet3d:
     """Do what :func:`from_checkpoint` does with a file that is read already.
 
-    ``places_if_none`` are the places of fresh non-local blocks for a file that holds none, if ``non_local`` is not given.
+    ``places_if_none`` are places of fresh non-local blocks for a file that holds none, if ``non_local`` is not given.
     """
     _check_keywords(overrides)
     if num_classes is not None and num_classes < 0:
@@ -126,7 +126,8 @@ def convert_checkpoint(
 
     _check_shaped(shaped, overrides)
     own_places = shaped["non_local"] or {}
-    network |= {"non_local": _places(own_places, non_local if own_places or non_local else places_if_none)}
+    asked_places = places_if_none if non_local is None and not own_places else non_local
+    network |= {"non_local": _places(own_places, asked_places)}
     network |= choose_layout(
         shaped,
         is_image=tensors["conv1.weight"].ndim == 4,

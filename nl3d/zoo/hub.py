@@ -37,12 +37,29 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = None) -> Checkpoint:
+@dataclass(frozen=True)
+class ForeignFile:
+    """A file in another project's names, which takes a conversion.
+
+    Attributes:
+        source: What ``weights=`` said.
+        path: Where it lies.
+        family: Whose it is, or ``None`` for it to be told from its keys.
+        cfg: As of :class:`Checkpoint`.
+    """
+
+    source: str
+    path: Path
+    family: str | None = None
+    cfg: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = None) -> Checkpoint | ForeignFile:
     """Find, fetch if need be, and read the checkpoint that ``weights=`` names.
 
     Args:
         model: Name of the network's factory.
-        weights: Name of a record, ``"hf-hub:org/name[@revision]"``, path of a safetensors file, or of a folder that
+        weights: Name of a record, ``"hf-hub:org/name[@revision]"``, path of a file of any family, or of a folder that
             ``save_pretrained`` wrote.
         cache_dir: The Hub's cache, if not the usual one.
 
@@ -64,6 +81,8 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
     if spec.repo_id is None:
         raise ValueError(f"weights {weights!r} are not on the Hub; fetch {spec.url} by hand and pass the file's path")
     fetched = fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256, cache_dir=cache_dir)
+    if spec.is_foreign:
+        return ForeignFile(weights, fetched, spec.family, spec_cfg(spec))
     return Checkpoint(weights, read_safetensors(fetched), cfg=spec_cfg(spec))
 
 
@@ -85,14 +104,21 @@ def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
     }
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path) -> Checkpoint | ForeignFile:
     """A file of its own; one that nl3d wrote carries its config along."""
     if path.is_file() and path.suffix != ".safetensors":
-        raise ValueError(f"weights must be a safetensors file, got {str(path)!r}; nl3d.from_checkpoint reads others")
+        return ForeignFile(str(path), path)
     tensors = read_safetensors(path, copy=True)
     with safe_open(path, framework="pt") as file:
         config = json.loads((file.metadata() or {}).get("config", "{}"))
-    return Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)
+    known = config or any(
+        key.startswith(("backbone.", "conv1.")) and not key.startswith("backbone.layer") for key in tensors
+    )
+    return (
+        Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)
+        if known
+        else ForeignFile(str(path), path)
+    )
 
 
 def _open_repository(weights: str, *, cache_dir: str | Path | None) -> Checkpoint:

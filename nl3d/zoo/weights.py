@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -33,6 +34,7 @@ class WeightsSpec:
         accuracy: What its publisher measured.
         url: Where it lies if not on the Hub; such a file is fetched by hand.
         sha256: What its bytes hash to, checked on download; ``None`` where nobody published it.
+        layout: Layout that its kernels are in, or ``"any"`` for an image network's, which are inflated.
         layout_proven: What shows that the converted network computes what the original computed.
         download_exercised: Against what the download has been tried.
     """
@@ -52,12 +54,18 @@ class WeightsSpec:
     accuracy: str
     url: str | None = None
     sha256: str | None = None
+    layout: str = "any"
     layout_proven: str
     download_exercised: str
 
     def __post_init__(self) -> None:
-        if not (self.repo_id and self.revision) and not (self.url and self.sha256):
-            raise ValueError(f"repo_id and revision, or url and sha256, must say where {self.name!r} lies, got neither")
+        if not (self.repo_id and self.revision) and not self.url:
+            raise ValueError(f"repo_id and revision, or url, must say where {self.name!r} lies, got neither")
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the file is in another project's names, so that it takes a conversion."""
+        return self.family not in ("timm", "nl3d")
 
 
 def _imagenet(depth: int, *, revision: str, top1: float, sha256: str | None = None) -> WeightsSpec:
@@ -104,6 +112,96 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
         revision="54887a0",  # the rest of the hash is on no page that could be read; completed on download
         top1=77.374,
     ),
+    WeightsSpec(
+        name="kinetics",
+        models=("resnet3d50", "resnet3d50_nl"),
+        repo_id="jinmang2/test_video_fe",
+        filename="I3D_8x8_R50.pyth",
+        revision="4fae3921e86ca01e5f1f2899f410566c01042fd8",
+        family="pytorchvideo",
+        clip_size=(8, 224, 224),
+        frame_step=8,
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+        license="Apache-2.0",
+        origin="pytorchvideo's I3D R50 8x8, trained on Kinetics-400; a copy on the Hub; non-local blocks start new",
+        accuracy="Kinetics-400 top-1 73.27 %",
+        url="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
+        layout="i3d",
+        layout_proven="yes, tests/parity/pytorchvideo_i3d_r50.safetensors",
+        download_exercised="local server only, with a small network's file",
+    ),
+    WeightsSpec(
+        name="kinetics_nl",
+        models=("resnet3d50_nl",),
+        filename="I3D_NLN_8x8_R50.pkl",
+        family="pyslowfast",
+        clip_size=(8, 224, 224),
+        frame_step=8,
+        mean=(0.45, 0.45, 0.45),
+        std=(0.225, 0.225, 0.225),
+        license="Apache-2.0",
+        origin="PySlowFast's I3D NLN R50 8x8, trained on Kinetics-400 with its five non-local blocks",
+        accuracy="Kinetics-400 top-1 74.0 %",
+        url="https://dl.fbaipublicfiles.com/pyslowfast/model_zoo/kinetics400/I3D_NLN_8x8_R50.pkl",
+        layout="i3d",
+        layout_proven="yes, tests/parity/pyslowfast_i3d_nln_r50.safetensors and .caffe2.pkl",
+        download_exercised="no: nobody publishes its hash, so that it is fetched by hand",
+    ),
+    WeightsSpec(
+        name="kinetics_r3d",
+        models=("resnet3d50", "resnet3d50_nl"),
+        repo_id="Sony/humangif",
+        filename="eval_fvd/resnet-50-kinetics.pth",
+        revision="43f43ae2fd82c392839768ae89b9f7aa72fa5b73",
+        family="hara_r3d",
+        clip_size=(16, 112, 112),
+        frame_step=1,
+        mean=(0.4501, 0.4225, 0.3901),
+        std=(1 / 255, 1 / 255, 1 / 255),
+        license="CC-BY-NC-4.0",
+        origin="Hara et al.'s 3D ResNet-50 of 2018, trained on Kinetics-400; a copy on the Hub, not for commercial use",
+        accuracy="not stated beside the file",
+        layout="full",
+        layout_proven="yes, tests/parity/hara_r3d50.safetensors, and hara_r3d50_a_module for its prefix",
+        download_exercised="local server only, with a small network's file",
+    ),
+    WeightsSpec(
+        name="reid",
+        models=("resnet3d50", "resnet3d50_nl"),
+        repo_id="blank4hd/mctrack-reid",
+        filename="best_60ep.pth",
+        revision="1d7cec6",  # likewise
+        family="mctrack_reid",
+        clip_size=(8, 256, 128),
+        frame_step=1,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        license="MIT",
+        origin="MCTrack's ResNet-50 with a neck of 256, trained on Market-1501; image weights, inflated on load",
+        accuracy="Market-1501 rank-1 89.3 %, mAP 73.7 % as an image network",
+        layout_proven="no: its two published loaders differ; both are rebuilt and read, tests/zoo/test_mctrack.py",
+        download_exercised="local server only, with a small network's file",
+    ),
+    *(
+        WeightsSpec(
+            name=f"reid_{kind}",
+            models=("resnet3d50", "resnet3d50_nl") if kind == "bot" else ("resnet3d50_nl",),  # AGW has its own blocks
+            filename=f"market_{kind}_R50.pth",
+            family=f"fastreid_{kind}",
+            clip_size=(8, 256, 128),
+            frame_step=1,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            license="Apache-2.0",
+            origin=f"fast-reid's {kind_name} ResNet-50, trained on Market-1501; image weights, inflated on load",
+            accuracy=f"Market-1501 rank-1 {rank1} %, mAP {mean_ap} % as an image network",
+            url=f"https://github.com/JDAI-CV/fast-reid/releases/download/v0.1.1/market_{kind}_R50.pth",
+            layout_proven=f"yes, tests/parity/fastreid_{kind}_r50.safetensors",
+            download_exercised="no: nobody publishes its hash, so that it is fetched by hand",
+        )
+        for kind, kind_name, rank1, mean_ap in (("bot", "BoT", 94.4, 86.1), ("agw", "AGW", 95.3, 88.2))
+    ),
 )
 
 
@@ -131,7 +229,7 @@ def list_weights(model: str | None = None) -> list[WeightsSpec]:
 
     Example:
         >>> [(spec.name, spec.repo_id) for spec in nl3d.list_weights("resnet3d50_nl")]
-        [('imagenet', 'timm/resnet50.tv_in1k')]
+        [('imagenet', 'timm/resnet50.tv_in1k'), ('kinetics', 'jinmang2/test_video_fe'), ...]
     """
     if model is not None and model not in FACTORIES:
         raise ValueError(f"unknown model {model!r}; choose from: {', '.join(FACTORIES)}")
@@ -153,36 +251,45 @@ def find_spec(model: str, weights: str) -> WeightsSpec:
     if weights not in specs:
         raise ValueError(
             f"unknown weights {weights!r} for {model}; choose from: {', '.join(specs) or 'none yet'}, the path of a "
-            "safetensors file, or 'hf-hub:org/name[@revision]'"
+            "file, or 'hf-hub:org/name[@revision]'"
         )
     return specs[weights]
 
 
-def weights_table() -> str:
+def weights_table(columns: Sequence[str] | None = None) -> str:
     """Every record as a row of a Markdown table, for the documentation.
 
+    Args:
+        columns: Headings to keep; all of them if left out.
+
     Example:
-        >>> print(weights_table().splitlines()[0])
-        | weights | networks | file | licence | origin and published accuracy | layout proven | download exercised |
+        >>> print(weights_table(["weights", "licence"]).splitlines()[2])
+        | `imagenet` | BSD-3-Clause |
     """
-    head = (
-        "| weights | networks | file | licence | origin and published accuracy | layout proven | download exercised |"
-    )
-    rows = [head, re.sub("[^|]+", "---", head)]
-    for spec in WEIGHTS:
-        where = (
-            f"[{spec.repo_id}](https://huggingface.co/{spec.repo_id}) at `{spec.revision[:7]}`"
-            if spec.revision
-            else spec.url
-        )
-        cells = (
-            f"`{spec.name}`",
-            ", ".join(f"`{model}`" for model in spec.models),
-            where,
-            spec.license,
-            f"{spec.origin}; {spec.accuracy}",
-            spec.layout_proven,
-            spec.download_exercised,
-        )
-        rows.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(rows)
+    rows = [_row(spec) for spec in WEIGHTS]
+    columns = columns or tuple(rows[0])
+    table = [columns, ["---"] * len(columns), *([row[column] for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+
+
+def _row(spec: WeightsSpec) -> dict[str, str]:
+    frames, height, width = spec.clip_size
+    return {
+        "weights": f"`{spec.name}`",
+        "networks": ", ".join(f"`{model}`" for model in spec.models),
+        "file": f"[{spec.repo_id}](https://huggingface.co/{spec.repo_id}) `{spec.filename}` at `{(spec.revision or '')[:7]}`"
+        if spec.repo_id
+        else f"[{spec.filename}]({spec.url}), by hand",
+        "family": f"`{spec.family}`",
+        "licence": spec.license,
+        "layout": spec.layout,
+        "clip": f"{frames} x {height}x{width}, every {spec.frame_step}",
+        "mean, deviation": f"{_numbers(spec.mean)}; {_numbers(spec.std)}",
+        "origin and published accuracy": f"{spec.origin}; {spec.accuracy}",
+        "layout proven against the original code": spec.layout_proven,
+        "download exercised": spec.download_exercised,
+    }
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.3g}" for value in dict.fromkeys(values))

@@ -90,10 +90,14 @@ def test_wrong_options_are_named(name, options, error, message):
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        ("msmt", ValueError, "unknown weights 'msmt' for resnet3d50_nl; choose from: imagenet, the path of a"),
+        (
+            "msmt",
+            ValueError,
+            "unknown weights 'msmt' for resnet3d50_nl; choose from: imagenet, kinetics, .*, the path of a",
+        ),
         ("none.safetensors", FileNotFoundError, "must name an existing file, got 'none.safetensors'"),
         ("folder/none", FileNotFoundError, "must name an existing file, got 'folder/none'"),
-        (__file__, ValueError, r"must be a safetensors file, got '.*'; nl3d\.from_checkpoint reads others"),
+        (__file__, ValueError, r"test_factories\.py must be a whole file of weights, but could not be read"),
     ],
 )
 def test_wrong_weights_are_named(weights, error, message):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import nl3d
+from nl3d.zoo.remap.table import families
 from nl3d.zoo.weights import FACTORIES, WEIGHTS, find_spec, weights_table
 
 DOCS = Path(nl3d.__file__).parents[1] / "docs"
@@ -20,10 +21,16 @@ def test_every_listed_model_is_a_public_factory():
 def test_records_are_whole(spec):
     assert spec.models
     assert set(spec.models) <= set(FACTORIES)
-    assert re.fullmatch(r"[\w.-]+/[\w.-]+", spec.repo_id)
-    assert re.fullmatch("[0-9a-f]{7,40}", spec.revision)
+    if spec.repo_id is None:
+        assert spec.url.startswith("https://")
+        assert spec.url.endswith(spec.filename)
+    else:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", spec.repo_id)
+        assert re.fullmatch("[0-9a-f]{7,40}", spec.revision)
     assert spec.sha256 is None or re.fullmatch("[0-9a-f]{64}", spec.sha256)
-    assert spec.filename.endswith(".safetensors")
+    assert spec.is_foreign or spec.filename.endswith(".safetensors")
+    assert spec.family in families()
+    assert spec.layout in ("any", "i3d", "full", "separable")
     assert all(size > 0 for size in (*spec.clip_size, spec.frame_step, *spec.std))
     assert all((spec.license, spec.origin, spec.accuracy, spec.layout_proven, spec.download_exercised))
     with pytest.raises(FrozenInstanceError):
@@ -46,7 +53,7 @@ def test_list_weights():
 
 def test_a_record_says_where_its_file_lies():
     spec = find_spec("resnet3d50", "imagenet")
-    with pytest.raises(ValueError, match="repo_id and revision, or url and sha256, must say where"):
+    with pytest.raises(ValueError, match="repo_id and revision, or url, must say where"):
         replace(spec, repo_id=None)
     replace(spec, repo_id=None, url="https://example.org/x.pth", sha256="0" * 64)
 
@@ -58,3 +65,5 @@ def test_unknown_weights_list_the_choices():
 
 def test_the_documentation_holds_the_table():
     assert weights_table() in (DOCS / "zoo.md").read_text()
+    brief = weights_table(["weights", "networks", "licence", "origin and published accuracy"])
+    assert brief in (DOCS.parent / "README.md").read_text()
