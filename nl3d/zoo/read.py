@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -101,14 +102,21 @@ def _read(path: Path, extras: dict[str, Any]) -> Any:
     if len(head) > 8 and head[8:9] == b"{":
         return _read_safetensors(path, extras)
     if head[:4] == b"PK\x03\x04" or head[2:14] == _LEGACY_MAGIC:
-        names: list[Any] = [(value, name) for name, value in numpy_vocabulary().items() if name.startswith("numpy.")]
-        with torch.serialization.safe_globals(names):  # numbers that training scripts leave beside the weights
+        with _numpy_allowed():
             return plain(torch.load(path, map_location="cpu", weights_only=True))
     if head[257:262] == b"ustar":
         raise ValueError("a tar file, as torch.save wrote them before version 0.2")
     if head[:1] in (b"\x80", b"(", b"}"):
         return read_plain_pickle(path)
     raise ValueError("no safetensors, torch.save or pickle file")
+
+
+def _numpy_allowed() -> AbstractContextManager[None]:
+    """Let torch.load meet numbers of numpy, which training scripts leave beside the weights; older ones refuse them."""
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 7):
+        return nullcontext()
+    names: list[Any] = [(value, name) for name, value in numpy_vocabulary().items() if name.startswith("numpy.")]
+    return torch.serialization.safe_globals(names)
 
 
 def _read_safetensors(path: Path, extras: dict[str, Any]) -> dict[str, Tensor]:
