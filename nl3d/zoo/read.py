@@ -113,7 +113,7 @@ def _read(path: Path, extras: dict[str, Any]) -> Any:
 
 def _numpy_allowed() -> AbstractContextManager[None]:
     """Let torch.load meet numbers of numpy, which training scripts leave beside the weights; older ones refuse them."""
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 7):
+    if torch.torch_version.TorchVersion(torch.__version__) < "2.7":
         return nullcontext()
     names: list[Any] = [(value, name) for name, value in numpy_vocabulary().items() if name.startswith("numpy.")]
     return torch.serialization.safe_globals(names)
