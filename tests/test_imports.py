@@ -17,12 +17,12 @@ MAY_IMPORT = {
     "metrics": set(),
     "data": set(),
     "viz": set(),
-    "storage": set(),
     "inflate": {"layers"},
-    "models": {"layers", "inflate"},
-    "zoo": {"layers", "inflate", "models"},
+    "storage": {"layers"},
+    "models": {"layers", "inflate", "storage"},
+    "zoo": {"layers", "inflate", "storage", "models"},
     "retrieval": {"layers", "models", "zoo", "data", "metrics", "viz", "storage"},
-    "training": {"layers", "losses", "models", "data", "metrics", "zoo"},
+    "training": {"layers", "losses", "storage", "models", "data", "metrics", "zoo"},
     "cli": {"zoo", "data", "metrics", "viz", "retrieval", "storage"},
 }
 

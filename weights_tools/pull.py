@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nl3d.models.fetch import fetch
-from nl3d.models.pretrained import WEIGHTS_FILE
+from nl3d.storage.fetch import fetch
+from nl3d.storage.pretrained import WEIGHTS_FILE
 from nl3d.zoo.hub import HUB_PREFIX
 from nl3d.zoo.weights import find_spec
 

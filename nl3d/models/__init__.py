@@ -1,1 +1,1 @@
-"""Networks; none of them touches the internet."""
+"""Networks; building one never touches the internet."""

@@ -16,7 +16,7 @@ from nl3d.layers.separable import SeparableConv3d
 from nl3d.layers.shapes import Size3, check_choice, check_clips, check_finite, to_3tuple
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 from nl3d.models.blocks import BasicBlock3d, Bottleneck3d, Layout, Shortcut
-from nl3d.models.pretrained import PretrainedMixin
+from nl3d.storage.pretrained import PretrainedMixin
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 

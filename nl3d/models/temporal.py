@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nl3d.layers.head import ReIDHead, ReIDOutput
 from nl3d.layers.shapes import check_choice, check_clips, check_finite
-from nl3d.models.pretrained import PretrainedMixin
 from nl3d.models.resnet3d import IMAGENET_CFG
+from nl3d.storage.pretrained import PretrainedMixin
 
 Aggregation: TypeAlias = Literal["mean", "max", "rnn", "attention"]
 

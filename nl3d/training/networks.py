@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 import nl3d
-from nl3d.models.fill import fill_model, new_modules
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.models.temporal import FramewiseNet
+from nl3d.storage.fill import fill_model, new_modules
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import TrainingConfig, read_config
 from nl3d.zoo.from_2d import inflate_state_dict
@@ -57,6 +59,31 @@ def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
         "frame_step": config.frame_step,
         "input_size": (3, config.height, config.width),
     }
+    return model
+
+
+def describe_network(network: nn.Module) -> dict[str, Any]:
+    """What a run notes of its network: how its clips are prepared and, where it is plain data, how it is built."""
+    config: Any = network.pretrained_cfg
+    clips = {name: config[name] for name in ("mean", "std", "num_frames", "frame_step", "input_size")}
+    try:
+        found: Any = network.hub_config()  # type: ignore[operator]
+    except (AttributeError, ValueError):  # an adapter within, which the configuration of the run rebuilds
+        return {"clips": clips}
+    known = inspect.signature(type(network).__init__).parameters
+    options = {name: value for name, value in found.items() if name in known}
+    return {"clips": clips, "kind": type(network).__name__, "options": options}
+
+
+def rebuild_network(described: dict[str, Any], config: TrainingConfig, num_classes: int) -> nn.Module:
+    """Build what :func:`describe_network` described, with the weights that any network starts with."""
+    kinds: dict[str, Any] = {"ResNet3d": ResNet3d, "FramewiseNet": FramewiseNet}
+    if "kind" in described:
+        model = kinds[described["kind"]](**{**described["options"], "num_classes": num_classes})
+    else:
+        plain = replace(config, weights="none", init_from=None, inflate_from=None, grad_checkpointing=False)
+        model = build_network(plain, num_classes)
+    model.pretrained_cfg |= described["clips"]
     return model
 
 

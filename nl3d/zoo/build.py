@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nl3d.layers.head import LinearHead
-from nl3d.models.fill import fill_model, new_modules, on_meta
-from nl3d.models.pretrained import PretrainedMixin
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.storage.fill import fill_model, new_modules, on_meta
+from nl3d.storage.pretrained import PretrainedMixin
 from nl3d.zoo.checkpoint import convert_checkpoint
 from nl3d.zoo.from_2d import inflate_state_dict
 from nl3d.zoo.hub import Checkpoint, ForeignFile, open_weights

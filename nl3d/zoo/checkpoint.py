@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from nl3d.layers.head import ReIDHead
-from nl3d.models.fill import fill_model, on_meta
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.storage.fill import fill_model, on_meta
 from nl3d.zoo.from_2d import inflate_state_dict
 from nl3d.zoo.read import ForeignCheckpoint, read_checkpoint
 from nl3d.zoo.remap.architecture import fold_into_norms, read_architecture

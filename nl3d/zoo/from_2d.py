@@ -24,7 +24,7 @@ def inflate_state_dict(
     A convolution's kernel spreads over the planes of the model's own kernel at the same place, whatever its layout; of
     a separable one, the spatial kernel is the image's and the temporal one spreads it. Norms and everything else pass
     as they are. The classifier of the images, ``fc``, is dropped. Keys without a place in the model pass too, for
-    :func:`~nl3d.zoo.load.fill_model` to refuse. Kernels that need no spreading share their memory with ``tensors_2d``.
+    :func:`~nl3d.storage.fill.fill_model` to refuse. Kernels that need no spreading share memory with ``tensors_2d``.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1: each plane of the kernel is the image's, divided by t.
 

@@ -12,9 +12,9 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from nl3d.models.fetch import fetch
-from nl3d.models.fill import read_safetensors
-from nl3d.models.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
+from nl3d.storage.fetch import fetch
+from nl3d.storage.fill import read_safetensors
+from nl3d.storage.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
 from nl3d.zoo.weights import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"

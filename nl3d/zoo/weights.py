@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -274,12 +273,14 @@ def weights_table(columns: Sequence[str] | None = None) -> str:
 
 def _row(spec: WeightsSpec) -> dict[str, str]:
     frames, height, width = spec.clip_size
+    where = f"[{spec.filename}]({spec.url}), by hand"
+    if spec.repo_id and spec.revision:
+        page = f"https://huggingface.co/{spec.repo_id}"
+        where = f"[{spec.repo_id}]({page}) `{spec.filename}` at `{spec.revision[:7]}`"
     return {
         "weights": f"`{spec.name}`",
         "networks": ", ".join(f"`{model}`" for model in spec.models),
-        "file": f"[{spec.repo_id}](https://huggingface.co/{spec.repo_id}) `{spec.filename}` at `{(spec.revision or '')[:7]}`"
-        if spec.repo_id
-        else f"[{spec.filename}]({spec.url}), by hand",
+        "file": where,
         "family": f"`{spec.family}`",
         "licence": spec.license,
         "layout": spec.layout,

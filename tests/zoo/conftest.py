@@ -9,7 +9,7 @@ def hub(monkeypatch, tmp_path):
     import huggingface_hub
     from huggingface_hub import constants
 
-    from nl3d.models import fetch
+    from nl3d.storage import fetch
 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)

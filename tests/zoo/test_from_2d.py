@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from nl3d.layers.separable import SeparableConv3d
-from nl3d.models.fill import fill_model, new_modules
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.storage.fill import fill_model, new_modules
 from nl3d.zoo.from_2d import inflate_state_dict
 
 NETWORKS = {"resnet18": ("basic", (2, 2, 2, 2)), "resnet50": ("bottleneck", (3, 4, 6, 3))}

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 
 import nl3d
-from nl3d.models.fetch import fetch
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.storage.fetch import fetch
 from nl3d.zoo import weights
 from nl3d.zoo.hub import open_weights
 from tests.hub_server import Handler
@@ -215,7 +215,7 @@ def test_a_full_disk_is_not_blamed_on_the_network(hub, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nl3d.models.fetch.hf_hub_download", full)
+    monkeypatch.setattr("nl3d.storage.fetch.hf_hub_download", full)
     hub.add("org/net", {"model.safetensors": BODY})
     with pytest.raises(OSError, match="No space left on device"):
         fetch("org/net", "model.safetensors")

@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from nl3d.models.fill import fill_model, new_modules, read_safetensors
 from nl3d.models.resnet3d import ResNet3d
+from nl3d.storage.fill import fill_model, new_modules, read_safetensors
 
 TINY = {"block_counts": (1, 1, 1, 1), "base_width": 4, "embedding_dim": 8, "non_local": {"layer2": (0,)}}
 

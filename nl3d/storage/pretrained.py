@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
-from safetensors.torch import save_file
 from torch import nn
 
-from nl3d.models.fetch import fetch
-from nl3d.models.fill import fill_model, new_modules, on_meta, read_safetensors
+from nl3d.storage.fetch import fetch
+from nl3d.storage.files import write_safetensors
+from nl3d.storage.fill import fill_model, new_modules, on_meta, read_safetensors
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -89,14 +88,8 @@ class PretrainedMixin(
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write the tensors beside the old file and swap the two, for the old one may be mapped into this network."""
         network = cast(nn.Module, self)
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-        beside = save_directory / f".{WEIGHTS_FILE}.{os.getpid()}"
-        try:
-            # so that the file alone can be built again; one entry only, for several come in no fixed order
-            save_file(tensors, beside, metadata={"config": json.dumps(self.hub_config(), sort_keys=True)})
-            beside.replace(save_directory / WEIGHTS_FILE)
-        finally:
-            beside.unlink(missing_ok=True)
+        config = json.dumps(self.hub_config(), sort_keys=True)  # so that the file alone can be built again
+        write_safetensors(save_directory / WEIGHTS_FILE, network.state_dict(), {"config": config})
 
     @classmethod
     def from_pretrained(
