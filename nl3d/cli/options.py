@@ -37,14 +37,15 @@ def build_model(args: argparse.Namespace) -> nn.Module:
     """Build the network that the options describe.
 
     Raises:
-        ValueError: If the model or the weights are unknown.
+        ValueError: If the model, the weights or the device are unknown.
     """
     import nl3d
-    from nl3d.retrieval.network import SEED, seeded
+    from nl3d.retrieval.network import SEED, pick_device, seeded
 
     models = nl3d.list_models()
     if args.model not in models:
         raise ValueError(f"unknown model {args.model!r}; choose from: {', '.join(models)}")
+    pick_device(args.device)
     factory = getattr(nl3d, args.model)
     if args.weights != "none":
         return factory(args.weights)

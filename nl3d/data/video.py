@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -61,18 +61,21 @@ class VideoFrames:
     def require(self, last: int) -> None:
         """Refuse a video with fewer than ``last`` frames, without decoding it.
 
-        The count that a container announces may be an estimate, so a low one is checked by counting packets.
+        The count that a container announces may be an estimate or missing, so a low one is checked by counting packets.
         """
         try:
             with self._av.open(str(self.path)) as container:
                 stream = self._stream(container)
-                if not 0 < stream.frames < last:
+                if stream.frames >= last:
                     return
-                count = sum(packet.size > 0 for packet in container.demux(stream))
+                count = 0
+                for packet in container.demux(stream):
+                    count += packet.size > 0
+                    if count == last:
+                        return
         except self._av.error.FFmpegError as error:
             raise self._unreadable(error) from error
-        if count < last:
-            raise self._too_short(count, last)
+        raise self._too_short(count, last)
 
     def read(self, wanted: Container[int], last: int) -> Iterator[tuple[int, Tensor]]:
         """Decode up to frame ``last`` and give the wanted frames.
@@ -95,8 +98,8 @@ class VideoFrames:
             raise self._unreadable(error, after=number) from error
         raise self._too_short(number, last)
 
-    def _stream(self, container: object) -> object:
-        streams = container.streams.video  # type: ignore[attr-defined]
+    def _stream(self, container: Any) -> Any:
+        streams = container.streams.video
         if not streams:
             raise ValueError(f"video {str(self.path)!r} must have a video stream, got none")
         return streams[0]
