@@ -21,7 +21,7 @@ def documented():
                 yield pytest.param(test, id=test.name)
 
 
-@pytest.mark.parametrize("example", documented())
+@pytest.mark.parametrize("example", list(documented()))
 def test_example(example):
     example.globs.update(torch=torch, nl3d=nl3d)
     results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(example)
