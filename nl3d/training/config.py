@@ -27,7 +27,7 @@ class TrainingConfig:
     """
 
     dataset: str = _option("mars", "walkers, mars, ilids-vid, prid2011, dukemtmc-videoreid, ls-vid, tree or manifest")
-    root: str | None = _option(None, "folder of the data set, or its manifest; walkers need none")
+    root: str | None = _option(None, "folder or manifest of the data set; for walkers, where to keep frames")
     data_args: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "further arguments of the reader, or of WalkerWorld, as JSON"}
     )

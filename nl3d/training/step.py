@@ -62,17 +62,15 @@ def _backward_joined(
         for clips, _ in batches:
             states.append(_random_state(accelerator.device))
             outputs.append(model(clips))
-    after = _random_state(accelerator.device)
     rows = [torch.cat(pieces).requires_grad_() for pieces in zip(*outputs, strict=True)]
     parts = finite_parts(criterion, ReIDOutput(*rows), torch.cat([labels for _, labels in batches]))
     accelerator.backward(parts[0])
     gradients = [torch.zeros_like(row) if row.grad is None else row.grad for row in rows]
     splits = zip(*(gradient.split([len(labels) for _, labels in batches]) for gradient in gradients), strict=True)
     for number, ((clips, _), pieces) in enumerate(zip(batches, splits, strict=True)):
-        _set_random_state(states[number], accelerator.device)
+        _set_random_state(states[number], accelerator.device)  # the last pass leaves it where the first one did
         with _exchange(accelerator, model, last=number == len(batches) - 1):
             torch.autograd.backward(list(model(clips)), list(pieces))
-    _set_random_state(after, accelerator.device)
     return torch.stack([part.detach().float() for part in parts])
 
 

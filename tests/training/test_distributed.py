@@ -61,9 +61,28 @@ def _compare(rank, port):
         assert losses[2] > 0
         for one, other in zip(copied.parameters(), alone.parameters(), strict=True):
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5)
+    _compare_evaluations(accelerator)
     dist.barrier()
     sys.stdout.flush()
     os._exit(0)  # the threads of gloo now and then abort a process that ends the usual way
+
+
+def _compare_evaluations(accelerator):
+    """Two ranks embed every second tracklet each, an odd number in all; both get the scores of one that embeds all."""
+    from nl3d.data.dataset import ReIDDataset
+    from nl3d.training.evaluation import Evaluation
+    from tests.training.test_data import Means, Rank, tracklets
+    from tests.training.toys import toy_config
+
+    people = tracklets([1, 1, 2, 2, 3, 3, 4], [0, 1, 0, 1, 0, 1, 0], torch.Generator().manual_seed(0))
+    dataset = ReIDDataset(name="toy", query=people[:6:2], gallery=people)
+    shared = Evaluation(dataset, toy_config(eval_batch=3), accelerator)
+    alone = Evaluation(dataset, toy_config(eval_batch=3), Rank(0, 1))
+    rows, unreadable = shared.embed(Means().eval())
+    expected, _ = alone.embed(Means().eval())
+    torch.testing.assert_close(rows, expected)
+    assert (len(rows), unreadable) == (7, 0)
+    assert shared(Means().eval()) == alone(Means().eval())
 
 
 def test_missing_processes_are_started():

@@ -1,4 +1,4 @@
-"""A run that takes a second: sixteen walkers of 32x16 pixels, a network of some ten thousand weights."""
+"""A run that takes a second: twelve walkers of 32x16 pixels, a network of some ten thousand weights."""
 
 from nl3d.training.config import TrainingConfig
 

@@ -1,0 +1,140 @@
+"""From tracklets to micro-batches on the device, every draw fixed by seed, epoch and place in the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from nl3d.data.clip_dataset import ClipDataset
+from nl3d.data.dataset import ReIDDataset
+from nl3d.data.samplers import PKSampler
+from nl3d.data.transforms import ClipTransform, normalise_clips
+from nl3d.training.config import TrainingConfig
+from nl3d.training.step import MicroBatch
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+class MicroBatches(Sampler[list[int]]):
+    """Each batch of a sampler in equal parts, one after the other."""
+
+    def __init__(self, sampler: PKSampler, parts: int) -> None:
+        self.sampler, self.parts = sampler, parts
+
+    def __len__(self) -> int:
+        return len(self.sampler) * self.parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.sampler:
+            size = len(batch) // self.parts
+            yield from (batch[part * size : (part + 1) * size] for part in range(self.parts))
+
+
+class TrainBatches:
+    """Batches of this rank: P / ranks identities times K tracklets, in ``accumulate`` parts of whole identities.
+
+    Each draw of the sampler has a number in the whole training, and everything random about its clip comes from that
+    number and the seed. So a step has the same batch whenever, and by however many loader processes, it is made.
+
+    Args:
+        dataset: What to train on.
+        config: Batches, clips, augmentation.
+        accelerator: Where the batches go.
+        network: Whose mean and deviation to normalise by.
+
+    Raises:
+        ValueError: If the ranks and micro-batches cannot share P evenly.
+    """
+
+    def __init__(
+        self, dataset: ReIDDataset, config: TrainingConfig, accelerator: Accelerator, network: nn.Module
+    ) -> None:
+        world = accelerator.num_processes
+        if config.num_pids % (world * config.accumulate):
+            raise ValueError(
+                f"num_pids must be a multiple of processes times accumulate = {world} x {config.accumulate}, "
+                f"got {config.num_pids}"
+            )
+        self.config, self.accelerator, self.network = config, accelerator, network
+        self.sampler = PKSampler(
+            [int(tracklet.pid) for tracklet in dataset.train],  # type: ignore[arg-type]
+            config.num_pids // world,
+            config.num_tracklets,
+            seed=config.seed,
+            rank=accelerator.process_index,
+            world_size=world,
+        )
+        transform = ClipTransform(
+            (config.height, config.width),
+            training=True,
+            enlarge=config.enlarge,
+            flip_probability=config.flip,
+            erase_probability=config.erasing,
+            mean=pretrained_cfg(network)["mean"],
+            normalise=False,
+        )
+        clips = ClipDataset(
+            dataset.train,
+            num_frames=config.num_frames,
+            strategy=config.sampling,
+            frame_step=config.frame_step if config.sampling == "stride" else None,
+            transform=transform,
+            training=True,
+            seed=config.seed,
+            skip_unreadable=config.skip_unreadable,
+        )
+        self.loader: DataLoader[Any] = DataLoader(
+            clips,
+            batch_sampler=MicroBatches(self.sampler, config.accumulate),
+            num_workers=config.num_workers,
+            pin_memory=accelerator.device.type == "cuda",
+            persistent_workers=config.num_workers > 0,
+            generator=torch.Generator(),  # the loader draws a seed, and must not draw it from dropout's generator
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of the optimiser in an epoch."""
+        return len(self.sampler)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Sequence[MicroBatch], int]]:
+        """Batches of an epoch, or what is left of the one that was loaded, and how many frames were unreadable."""
+        self.sampler.set_epoch(epoch)
+        parts: list[MicroBatch] = []
+        unreadable = 0
+        for sample in self.loader:
+            pids = sample.pid.to(self.accelerator.device, non_blocking=True)
+            parts.append((on_device(sample.clip, self.accelerator, self.network), pids))
+            unreadable += int(sample.unreadable.sum())
+            if len(parts) == self.config.accumulate:
+                yield parts, unreadable
+                parts, unreadable = [], 0
+
+    def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
+        """What it takes to go on after some steps of an epoch."""
+        self.sampler.set_epoch(epoch)
+        return self.sampler.state_dict(step)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ValueError: If the data set or the batches are others.
+        """
+        self.sampler.load_state_dict(state)
+
+
+def on_device(clips: Tensor, accelerator: Accelerator, network: nn.Module) -> Tensor:
+    """Move uint8 clips to the device, a quarter of the bytes of floats, and normalise them there."""
+    config = pretrained_cfg(network)
+    return normalise_clips(clips.to(accelerator.device, non_blocking=True), config["mean"], config["std"])
+
+
+def pretrained_cfg(network: nn.Module) -> Any:
+    """How a network's clips are prepared."""
+    return network.pretrained_cfg

@@ -1,0 +1,307 @@
+"""The loop: epochs of steps, an evaluation now and then, and a checkpoint from which it goes on to the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from nl3d.losses import ReIDLoss
+from nl3d.training.board import Board
+from nl3d.training.checkpoint import (
+    join_optimizer,
+    read_checkpoint,
+    restore_rng,
+    split_optimizer,
+    with_prefix,
+    without_prefix,
+    write_checkpoint,
+    write_text,
+)
+from nl3d.training.config import TrainingConfig
+from nl3d.training.ema import AveragedWeights
+from nl3d.training.networks import BEST, describe_network
+from nl3d.training.optimizer import make_optimizer
+from nl3d.training.resume import LAST, check_same_run, gather_rng
+from nl3d.training.schedule import learning_rate
+from nl3d.training.step import MicroBatch, NotFiniteError, backward
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_log = logging.getLogger("nl3d.training")
+
+
+class Batches(Protocol):
+    """Where the batches of this rank come from; the same ones for the same epoch, whenever asked."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Sequence[MicroBatch], int]]:
+        """Micro-batches of each step, or of what is left of a loaded epoch, and how many frames were unreadable."""
+        ...
+
+    def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
+        """What it takes to go on after some steps of an epoch."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        ...
+
+
+class Evaluate(Protocol):
+    """Scores of the network as it is, the same on all ranks; ``mAP`` picks the best."""
+
+    def __call__(self, network: nn.Module) -> dict[str, Any]: ...
+
+
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    epoch: int = 0
+    step_in_epoch: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)  # of this epoch: three losses, unreadable frames
+    best: float = -1.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains a network in a folder, from the start or from where a killed run in that folder was.
+
+    The folder gets ``last.safetensors`` (everything, to go on), ``best.safetensors`` (the weights of the best mAP),
+    ``history.json`` and TensorBoard's files. Killed at any moment and started again, the run ends with the weights, to
+    the bit, of one that was never stopped, on the same machine with as many processes.
+
+    Args:
+        config: What to do.
+        run: The folder.
+        network: What to train.
+        batches: Where batches come from.
+        evaluate: What scores the network.
+        accelerator: Where it runs.
+        progress: Whether to show a progress bar.
+        board: Whether to write for TensorBoard.
+
+    Raises:
+        ValueError: If the folder holds a run of another configuration or number of processes.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        run: Path,
+        network: nn.Module,
+        batches: Batches,
+        evaluate: Evaluate,
+        accelerator: Accelerator,
+        *,
+        progress: bool = False,
+        board: bool = True,
+    ) -> None:
+        if config.sync_bn and accelerator.num_processes > 1:
+            if accelerator.device.type == "cpu":
+                raise ValueError("sync_bn needs GPUs, but the device is the CPU; leave it out")
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.config, self.run, self.accelerator = config, run, accelerator
+        self.batches, self.evaluate = batches, evaluate
+        self.network = network.to(accelerator.device)
+        if config.compile:
+            self.network.compile()
+        self.model, self.optimizer = accelerator.prepare(self.network, make_optimizer(config, self.network))
+        self.criterion = ReIDLoss(
+            "soft" if config.margin < 0 else config.margin,
+            label_smoothing=config.label_smoothing,
+            triplet_on=config.triplet_on,
+            gather=True,
+        )
+        self.average = AveragedWeights(self.network, config.ema) if config.ema else None
+        self.progress = Progress()
+        self.shows_progress = progress and accelerator.is_main_process
+        self.board = Board(run, active=board and accelerator.is_main_process)
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end; gives the last evaluation."""
+        self._resume()
+        done = self.progress
+        with self.board.open(done.step), self._bar() as bar:
+            while done.epoch < self.config.epochs:
+                self._train_epoch(bar)
+                self._finish_epoch()
+        return done.history[-1]
+
+    def _train_epoch(self, bar: Any) -> None:
+        done, config = self.progress, self.config
+        self.model.train()
+        for batches, unreadable in self.batches.epoch(done.epoch):
+            rate = learning_rate(config, done.epoch + done.step_in_epoch / self.batches.steps_per_epoch)
+            losses = self._step(batches, unreadable, rate)
+            done.step += 1
+            done.step_in_epoch += 1
+            done.sums = [total + value for total, value in zip(done.sums, losses, strict=True)]
+            bar.set_postfix_str(f"epoch {done.epoch + 1}, loss {losses[0]:.3f}", refresh=False)
+            bar.update()
+            self.board.losses(done.step, losses, rate)
+            if config.checkpoint_every and done.step % config.checkpoint_every == 0:
+                self.save()
+
+    def _step(self, batches: Sequence[MicroBatch], unreadable: int, rate: float) -> list[float]:
+        """One step of the optimiser; gives total, identity and triplet loss and unreadable frames, over all ranks."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        try:
+            parts = backward(self.accelerator, self.model, self.criterion, batches, mining=self.config.mining)
+        except NotFiniteError as error:
+            raise self._diverged(str(error)) from error
+        count = parts.new_tensor([float(unreadable * self.accelerator.num_processes)])
+        reduced: Any = self.accelerator.reduce(torch.cat([parts, count]), reduction="mean")
+        losses: list[float] = reduced.tolist()
+        if not torch.isfinite(reduced).all():
+            raise self._diverged(f"the loss is {losses[0]}")
+        if self.config.clip_grad:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        if self.average:
+            self.average.update()
+        return losses
+
+    def _finish_epoch(self) -> None:
+        """Evaluate if it is time, note the epoch, save."""
+        done, config = self.progress, self.config
+        steps = max(done.step_in_epoch, 1)
+        names = ("loss", "identity_loss", "triplet_loss")
+        entry: dict[str, Any] = {"epoch": done.epoch + 1, "step": done.step}
+        entry |= {name: total / steps for name, total in zip(names, done.sums[:3], strict=True)}
+        entry["unreadable_frames"] = int(done.sums[3])
+        last = done.epoch + 1 == config.epochs
+        if last or (done.epoch + 1) % config.eval_every == 0:
+            entry |= self._evaluate()
+        done.history.append(entry)
+        done.epoch, done.step_in_epoch, done.sums = done.epoch + 1, 0, [0.0] * 4
+        self.save()
+        self._write_history()
+        if self.accelerator.is_main_process and not self.shows_progress:
+            _log.info(_line(entry))
+
+    def _write_history(self) -> None:
+        if self.accelerator.is_main_process:
+            write_text(self.run / "history.json", json.dumps(self.progress.history, indent=1))
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Score the network, or its average; keep it if it is the best so far."""
+        self._share_buffers()
+        training = self.network.training
+        self.network.eval()
+        with _applied(self.average):
+            scores = self.evaluate(self.network)
+            if scores["mAP"] > self.progress.best:
+                self.progress.best = scores["mAP"]
+                self._require_finite()
+                if self.accelerator.is_main_process:
+                    about = {**self._described(), "scores": scores, "step": self.progress.step}
+                    write_checkpoint(self.run / BEST, self.network.state_dict(), about)
+        self.network.train(training)
+        self.board.scores(self.progress.step, self.progress.epoch + 1, scores)
+        return scores
+
+    def _share_buffers(self) -> None:
+        """Give all ranks the running statistics of rank 0, which are the ones that are saved."""
+        if self.accelerator.num_processes > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def save(self) -> None:
+        """Write ``last.safetensors``, unless a weight is not finite.
+
+        Raises:
+            NotFiniteError: If a weight is NaN or infinite; the file on disk stays the last good one.
+        """
+        self._require_finite()
+        moments, optimizer = split_optimizer(self.optimizer)
+        tensors = with_prefix("model", self.network.state_dict()) | with_prefix("optimizer", moments)
+        state: dict[str, Any] = {
+            "progress": dataclasses.asdict(self.progress),
+            **self._described(),
+            "optimizer": optimizer,
+            "batches": self.batches.state_dict(self.progress.epoch, self.progress.step_in_epoch),
+            "num_processes": self.accelerator.num_processes,
+        }
+        if self.average:
+            tensors |= with_prefix("average", self.average.tensors)
+            state["num_averaged"] = self.average.num_updates
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        for rank, states in enumerate(gather_rng(self.accelerator)):
+            tensors |= with_prefix(f"rng.{rank}", states)
+        if self.accelerator.is_main_process:
+            write_checkpoint(self.run / LAST, tensors, state)
+        self.accelerator.wait_for_everyone()
+
+    def _described(self) -> dict[str, Any]:
+        return {"config": dataclasses.asdict(self.config), "network": describe_network(self.network)}
+
+    def _resume(self) -> None:
+        """Go on from ``last.safetensors``, where there is one."""
+        path = self.run / LAST
+        if not path.is_file():
+            return
+        tensors, state = read_checkpoint(path)
+        check_same_run(self.run, state, self.config, self.accelerator.num_processes)
+        self.network.load_state_dict(without_prefix("model", tensors))
+        join_optimizer(self.optimizer, without_prefix("optimizer", tensors), state["optimizer"])
+        if self.average:
+            self.average.load(without_prefix("average", tensors), state["num_averaged"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.batches.load_state_dict(state["batches"])
+        self.progress = Progress(**state["progress"])
+        self._write_history()  # it may have been killed between the checkpoint and this
+        restore_rng(without_prefix(f"rng.{self.accelerator.process_index}", tensors), self.accelerator.device)
+        if self.accelerator.is_main_process:
+            _log.info("resumed %s at step %d, epoch %d", path, self.progress.step, self.progress.epoch)
+
+    def _require_finite(self) -> None:
+        floating = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
+        if not torch.stack([tensor.isfinite().all() for tensor in floating]).all():
+            raise self._diverged("a weight is NaN or infinite")
+
+    def _diverged(self, what: str) -> NotFiniteError:
+        done = self.progress
+        path = self.run / LAST
+        kept = f"the last good checkpoint is {path}" if path.is_file() else "no checkpoint was written yet"
+        rate = self.optimizer.param_groups[0]["lr"]
+        return NotFiniteError(
+            f"training must keep finite numbers, but {what} in epoch {done.epoch + 1} at step {done.step + 1} "
+            f"(learning rate {rate:.1e}); {kept}; lower --lr or set --clip-grad"
+        )
+
+    def _bar(self) -> Any:
+        from huggingface_hub.utils import tqdm
+
+        total = self.config.epochs * self.batches.steps_per_epoch
+        off = not self.shows_progress
+        return tqdm(total=total, initial=self.progress.step, unit=" steps", disable=off, name="nl3d.training")
+
+
+def _applied(average: AveragedWeights | None) -> Any:
+    from contextlib import nullcontext
+
+    return average.applied() if average else nullcontext()
+
+
+def _line(entry: dict[str, Any]) -> str:
+    text = f"epoch {entry['epoch']}: loss {entry['loss']:.3f}"
+    if "mAP" in entry:
+        text += f", rank-1 {100 * entry['cmc']['1']:.1f} %, mAP {100 * entry['mAP']:.1f} %"
+    return text

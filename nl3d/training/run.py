@@ -1,0 +1,98 @@
+"""A whole run: data, network, loop, result, in one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nl3d.training.batches import TrainBatches
+from nl3d.training.checkpoint import seed_generators, write_text
+from nl3d.training.config import TrainingConfig
+from nl3d.training.data import read_dataset
+from nl3d.training.evaluation import Evaluation
+from nl3d.training.loop import Trainer
+from nl3d.training.networks import build_network
+from nl3d.training.resume import changed_options
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+RESULT = "result.json"
+
+
+def run_training(
+    config: TrainingConfig,
+    run: str | Path,
+    *,
+    accelerator: Accelerator | None = None,
+    progress: bool = False,
+    board: bool = True,
+) -> dict[str, Any]:
+    """Train and evaluate as a configuration says, or go on where a killed run of the same configuration was.
+
+    The folder gets ``config.json`` before the first step and ``result.json`` after the last; with the latter, nothing
+    is left to do and it is returned. The result is that of the last epoch. ``best.safetensors`` and the history tell of
+    the best epoch, which was chosen by looking at the test people: do not publish it as a result.
+
+    Args:
+        config: What to do.
+        run: Folder of the run.
+        accelerator: Where to run; made by the configuration if left out.
+        progress: Whether to show a progress bar.
+        board: Whether to write for TensorBoard.
+
+    Raises:
+        ValueError: If the configuration, the data or the run in that folder do not fit.
+        FileNotFoundError: If a file of the data set or a run to start from is missing.
+        NotFiniteError: If training diverges.
+    """
+    run = Path(run)
+    accelerator = accelerator or make_accelerator(config)
+    finished = run / RESULT
+    if finished.is_file():
+        return _finished(finished, config)
+    with accelerator.main_process_first():  # which may draw splits or render walkers, for all
+        dataset = read_dataset(config)
+    seed_generators(config.seed)
+    network = build_network(config, dataset.num_train_pids)
+    seed_generators(config.seed * 10_007 + accelerator.process_index)  # another dropout on each rank
+    batches = TrainBatches(dataset, config, accelerator, network)
+    evaluation = Evaluation(dataset, config, accelerator)
+    trainer = Trainer(config, run, network, batches, evaluation, accelerator, progress=progress, board=board)
+    if accelerator.is_main_process:
+        write_text(run / "config.json", config.to_json())
+    last = trainer.fit()
+    about = {"dataset": dataset.name, "model": config.model, "split": config.split, "seed": config.seed}
+    result = {**about, **last}
+    result["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+    result["best_mAP"] = trainer.progress.best
+    if accelerator.is_main_process:
+        write_text(finished, json.dumps({"config": json.loads(config.to_json()), "result": result}, indent=1))
+    accelerator.wait_for_everyone()
+    return result
+
+
+def _finished(path: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Result of a run that is over, if it was this one."""
+    found = json.loads(path.read_text())
+    names = changed_options(config, found["config"])
+    if names:
+        raise ValueError(f"run {str(path.parent)!r} is over, with other {', '.join(names)}; choose another output")
+    result: dict[str, Any] = found["result"]
+    return result
+
+
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    """Where to run: as ``accelerate launch`` says, or the best device there is.
+
+    Raises:
+        ModuleNotFoundError: If accelerate is not installed.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "training runs on accelerate, which is not installed; pip install 'nl3d[train]'"
+        ) from error
+    return Accelerator(mixed_precision=config.precision)
