@@ -9,13 +9,14 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead, ReIDOutput
+from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d, NonLocalMode, Subsample
 from nl3d.layers.pooling import Pooling
 from nl3d.layers.separable import SeparableConv3d
-from nl3d.layers.shapes import Size3, check_choice, check_clips, check_finite, to_3tuple
+from nl3d.layers.shapes import Size3, check_choice, check_clips, to_3tuple
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 from nl3d.models.blocks import BasicBlock3d, Bottleneck3d, Layout, Shortcut
+from nl3d.models.reid_network import ReIDNetwork
 from nl3d.storage.pretrained import PretrainedMixin
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -38,7 +39,7 @@ IMAGENET_CFG: Mapping[str, Any] = {
 """How clips are prepared where no checkpoint says it: RGB in [0, 1] as on ImageNet, 8 frames of 256x128 (Sec. 4.2)."""
 
 
-class ResNet3d(nn.Module, PretrainedMixin):
+class ResNet3d(ReIDNetwork, PretrainedMixin):
     """ResNet over clips: inflated stem, four stages of residual blocks with non-local blocks between, and a head.
 
     Stages and layers bear the names of the image ResNet, so that its ImageNet keys match; methods bear timm's names.
@@ -223,7 +224,7 @@ class ResNet3d(nn.Module, PretrainedMixin):
 
         self.num_features = channels
         if head == "bottleneck":
-            self.head: ReIDHead | BNNeckHead | LinearHead = ReIDHead(
+            self.head = ReIDHead(
                 channels,
                 embedding_dim,
                 num_classes=num_classes,
@@ -238,16 +239,6 @@ class ResNet3d(nn.Module, PretrainedMixin):
         else:
             self.head = LinearHead(channels, num_classes=num_classes, dropout=dropout, pool=pool)
         self.reset_parameters()
-
-    @property
-    def num_classes(self) -> int:
-        """Identities that the classifier tells apart, 0 without one."""
-        return self.head.num_classes
-
-    @property
-    def embedding_dim(self) -> int:
-        """Width of the embedding."""
-        return self.head.embedding_dim
 
     def reset_parameters(self) -> None:
         """He-initialise the convolutions (fan out, as ResNet does); blocks and head start as they start alone."""
@@ -283,35 +274,6 @@ class ResNet3d(nn.Module, PretrainedMixin):
             else:
                 x = stage(x)
         return x
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> ReIDOutput | Tensor:
-        """Pooled features, embedding and logits of a feature map; only the embedding with ``pre_logits``."""
-        out = self.head(x)
-        return out.embedding if pre_logits else out
-
-    def forward(self, clips: Tensor) -> ReIDOutput:
-        return self.head(self.forward_features(clips))
-
-    def embed(self, clips: Tensor) -> Tensor:
-        """Embedding ``(B, embedding_dim)`` of clips ``(B, in_channels, T, H, W)``, by which tracklets are compared.
-
-        Call ``eval()`` first: in training mode the batch norms would use this batch's statistics.
-
-        Raises:
-            TypeError: As :meth:`forward_features`.
-            ValueError: As :meth:`forward_features`, and for NaN or infinite values on every device.
-        """
-        check_clips(clips, self.in_channels, finite=False)
-        check_finite(clips, name="clips")
-        return self(clips).embedding
-
-    def get_classifier(self) -> nn.Module:
-        """Classifier, or :class:`torch.nn.Identity` without one."""
-        return self.head.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier over ``num_classes`` identities in place, or none for 0."""
-        self.head.reset_classifier(num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them."""

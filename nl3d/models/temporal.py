@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from nl3d.layers.head import ReIDHead, ReIDOutput
-from nl3d.layers.shapes import check_choice, check_clips, check_finite
+from nl3d.layers.shapes import check_choice, check_clips
+from nl3d.models.reid_network import ReIDNetwork
 from nl3d.models.resnet3d import IMAGENET_CFG
 from nl3d.storage.pretrained import PretrainedMixin
 
@@ -109,7 +110,7 @@ class TemporalAttention(nn.Module):
         return torch.einsum("bct,bt->bc", x.mean((3, 4)), self.attention(x).to(x.dtype))
 
 
-class FramewiseNet(nn.Module, PretrainedMixin):
+class FramewiseNet(ReIDNetwork, PretrainedMixin):
     """Any image network on every frame, an aggregation over time, and the head of the 3D networks.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Fig. 1 and the baseline of Table 2.
@@ -170,16 +171,6 @@ class FramewiseNet(nn.Module, PretrainedMixin):
             self.num_features, embedding_dim, num_classes=num_classes, negative_slope=negative_slope, dropout=dropout
         )
 
-    @property
-    def num_classes(self) -> int:
-        """Identities that the classifier tells apart, 0 without one."""
-        return self.head.num_classes
-
-    @property
-    def embedding_dim(self) -> int:
-        """Width of the embedding."""
-        return self.head.embedding_dim
-
     def forward_features(self, clips: Tensor) -> Tensor:
         """Feature maps ``(B, C, T, H', W')`` of the frames of clips ``(B, in_channels, T, H, W)``."""
         check_clips(clips, self.in_channels)
@@ -190,25 +181,7 @@ class FramewiseNet(nn.Module, PretrainedMixin):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> ReIDOutput | Tensor:
         """Aggregated features, embedding and logits of the feature maps; only the embedding with ``pre_logits``."""
-        out = self.head(self.aggregate(x))
-        return out.embedding if pre_logits else out
-
-    def forward(self, clips: Tensor) -> ReIDOutput:
-        return self.head(self.aggregate(self.forward_features(clips)))
-
-    def embed(self, clips: Tensor) -> Tensor:
-        """Embedding ``(B, embedding_dim)`` of clips; as :meth:`nl3d.models.resnet3d.ResNet3d.embed`."""
-        check_clips(clips, self.in_channels, finite=False)
-        check_finite(clips, name="clips")
-        return self(clips).embedding
-
-    def get_classifier(self) -> nn.Module:
-        """Classifier, or :class:`torch.nn.Identity` without one."""
-        return self.head.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier over ``num_classes`` identities in place, or none for 0."""
-        self.head.reset_classifier(num_classes)
+        return super().forward_head(self.aggregate(x), pre_logits)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the image network's activations in the backward pass instead of keeping them."""
