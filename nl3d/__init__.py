@@ -18,6 +18,8 @@ _PUBLIC = {
     "ReIDHead": "nl3d.layers.head",
     "ReIDOutput": "nl3d.layers.head",
     "Inflate2dTo3d": "nl3d.inflate",
+    "inflated": "nl3d.zoo.inflated",
+    "reid_model": "nl3d.zoo.inflated",
     "BatchHardTriplet": "nl3d.losses.triplet",
     "ReIDLoss": "nl3d.losses.reid",
     "Embeddings": "nl3d.retrieval.embeddings",
@@ -40,6 +42,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from nl3d.inflate import Inflate2dTo3d as Inflate2dTo3d
     from nl3d.layers.head import ReIDHead as ReIDHead
     from nl3d.layers.head import ReIDOutput as ReIDOutput
     from nl3d.layers.non_local import NonLocalBlock3d as NonLocalBlock3d
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
     from nl3d.zoo.factories import resnet50_rnn as resnet50_rnn
     from nl3d.zoo.factories import resnet50_ta as resnet50_ta
     from nl3d.zoo.factories import resnet50_tp as resnet50_tp
+    from nl3d.zoo.inflated import inflated as inflated
+    from nl3d.zoo.inflated import reid_model as reid_model
     from nl3d.zoo.weights import list_models as list_models
     from nl3d.zoo.weights import list_weights as list_weights
 

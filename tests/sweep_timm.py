@@ -278,7 +278,7 @@ def classify() -> dict[str, tuple[str, str, int]]:
 
     kinds = {}
     attends = ("Attention", "Attn", "MultiQuery")
-    for name in progress(timm.list_models(), "classifying"):
+    for name in progress(timm.list_models(exclude_filters="inflated_*"), "classifying"):
         with torch.device("meta"):
             network = timm.create_model(name)
         types = [type(layer).__name__ for layer in network.modules()]

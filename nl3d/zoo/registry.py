@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from nl3d.zoo.hub import HUB_PREFIX, open_weights, spec_cfg
+from nl3d.zoo.inflated_names import register_inflated
 from nl3d.zoo.weights import FACTORIES, list_weights
 
 GENERIC = ("resnet3d", "framewise")
@@ -42,6 +43,7 @@ def register_models() -> None:
     default_cfgs.update(generate_default_cfgs(described))
     for name in (*FACTORIES, *GENERIC):
         register_model(_entrypoint(name))
+    register_inflated()
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
