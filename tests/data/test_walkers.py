@@ -17,9 +17,9 @@ CLEAN = replace(SMALL, difficulty=0.0)
 CADENCE = 1.211082768238
 YAW = 1.004181264118
 QUARTERS = [
-    [[90.82, 98.15], [100.13, 104.43]],
-    [[94.28, 92.67], [98.47, 101.98]],
-    [[87.93, 89.2], [92.41, 94.66]],
+    [[94.86, 99.32], [102.95, 106.86]],
+    [[97.75, 91.41], [101.48, 103.56]],
+    [[91.59, 93.92], [95.93, 97.06]],
 ]
 
 
@@ -98,7 +98,9 @@ def test_cameras_change_the_picture_of_the_same_person():
     colours = torch.stack([pooled(SMALL.tracklet(4, camid, 0, num_frames=4)) for camid in range(6)])
     apart = torch.cdist(colours.flatten(1), colours.flatten(1)) + 1e3 * torch.eye(6)
     assert apart.min() > 3
-    yaws = torch.tensor([SMALL.camera(camid).yaw for camid in range(6)])
+    cameras = [SMALL.camera(camid) for camid in range(6)]
+    assert len({camera.gains for camera in cameras}) == len({camera.person_height for camera in cameras}) == 6
+    yaws = torch.tensor([camera.yaw for camera in cameras])
     views = torch.stack([yaws.cos(), yaws.sin()], 1)
     assert (torch.cdist(views, views) + torch.eye(6)).min() > 0.05  # and no two see the same side
     # Without style, the shirt has one colour everywhere, whatever the light.
@@ -151,7 +153,19 @@ def test_boxes_drift_and_jitter():
         share = mask.float().sum(1)
         return (share * columns).sum(1) / share.sum(1)
 
-    assert centre(2.0).std() > 2 * centre(0.0).std()
+    drifting, steady = centre(2.0), centre(0.0)
+    assert drifting.std() > 2 * steady.std()
+    assert drifting.diff().diff().abs().mean() > 2 * steady.diff().diff().abs().mean()
+
+
+def test_the_street_passes_by_who_walks_across_the_view():
+    world = replace(CLEAN, size=(96, 48), clutter=2.0, difficulty=1.0, degradation=0.0, misalignment=0.0, occlusion=0.0)
+
+    def change(camid: int) -> float:
+        first, last = replace(world, camera_style=0.0).frames(4, camid, 0, [0, 25]).float()[..., :48, :4]
+        return float((first - last).abs().mean())
+
+    assert max(change(camid) for camid in range(6)) > 8
 
 
 def test_groups_dressed_alike_differ_in_gait_only():

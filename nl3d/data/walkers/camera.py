@@ -30,7 +30,7 @@ class Camera:
     person_height: float  # pixels that the sensor gives to a box; infinite if the picture is never enlarged
     blur: float  # deviation in sensor pixels
     noise: float  # deviation, of [0, 1]
-    quality: float  # JPEG-like, 5 to 95, or 100 for none
+    quality: float  # JPEG-like, 12 to 95, or 100 for none
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +40,7 @@ def draw_camera(seed: int, camid: int, *, style: float, degradation: float) -> C
     normal = draws.normals(8)
     sensor = Draws(seed, "sensor", camid)
     wear = sensor.uniforms(4)
-    cast = np.exp(style * (0.05 * normal[0] + 0.03 * normal[1:4]))
+    cast = np.exp(style * (0.04 * normal[0] + 0.025 * normal[1:4]))
     # Cameras look from all sides, however many there are: steps of the golden ratio, as leaves on a stem.
     turn = Draws(seed, "sides").uniform() + camid * 0.381966 + 0.06 * draws.uniform()
     yaw = 2 * np.pi * (turn % 1.0)
@@ -52,12 +52,12 @@ def draw_camera(seed: int, camid: int, *, style: float, degradation: float) -> C
         light=draws.uniform(-1.0, 1.0),
         gains=(float(cast[0]), float(cast[1]), float(cast[2])),
         saturation=float(np.exp(style * (0.08 * normal[4] - 0.05))),
-        gamma=float(np.exp(style * 0.08 * normal[5])),
+        gamma=float(np.exp(style * 0.06 * normal[5])),
         black=float(style * 0.02 * abs(normal[6])),
         person_height=(48.0 + 130.0 * float(wear[0])) / degradation if degradation else np.inf,
         blur=degradation * (0.25 + 0.6 * float(wear[1])),
         noise=degradation * (0.006 + 0.03 * float(wear[2]) ** 2),
-        quality=100.0 - degradation * (15.0 + 50.0 * float(wear[3])) if degradation else 100.0,
+        quality=max(12.0, 100.0 - degradation * (15.0 + 50.0 * float(wear[3]))) if degradation else 100.0,
     )
 
 

@@ -84,12 +84,12 @@ class Canvas:
         across = (x - ax) * ny - (y - ay) * nx  # to the right for a limb that hangs down
         share = along / size
         np.clip(share, 0, 1, out=share)
-        along -= share * size  # beyond the ends
         radius = share * (rb - ra)[frames, None, None]
         radius += ra[frames, None, None]
         if flat:
-            distance = np.maximum(np.abs(across) - radius, np.abs(along) - np.float32(0.5) * self._pixel[frames])
+            distance = np.maximum(np.abs(across) - radius, np.abs(along - size / 2) - size / 2)
         else:
+            along -= share * size  # beyond the ends
             distance = across * across
             along *= along
             distance += along

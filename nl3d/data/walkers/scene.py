@@ -26,7 +26,7 @@ def draw_scene(seed: int, camid: int, *, pitch: float, clutter: float) -> np.nda
         seed: Seed of the world.
         camid: Camera.
         pitch: How far it looks down, radians.
-        clutter: Contrast of the scene: 0 leaves plain grey, 1 is a street in haze, 1.7 and more a street in the sun.
+        clutter: Contrast of the scene: 0 leaves plain grey, 1 is a street in haze, 2 and more a street in the sun.
     """
     draws = Draws(seed, "scene", camid)
     metres = (np.arange(_HIGH) + 0.5) / PIXELS_PER_METRE - 2.0
@@ -44,7 +44,7 @@ def draw_scene(seed: int, camid: int, *, pitch: float, clutter: float) -> np.nda
         colour = _colour(draws)[:, None, None]
         scene = np.where(rows[:, None] & columns, 0.8 * colour + 0.2 * scene, scene)
     plain = np.array([0.52, 0.52, 0.5])[:, None, None]
-    scene = plain + min(1.0, 0.6 * clutter) * (scene - plain)
+    scene = plain + min(1.0, 0.5 * clutter) * (scene - plain)
     return np.clip(scene * 255.0, 0, 255).astype(np.uint8)
 
 

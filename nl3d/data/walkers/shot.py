@@ -61,13 +61,13 @@ class _Shot:
         soles = view.project(still)[:, 1] + 0.3 * np.abs(np.cos(view.yaw)) * np.sin(view.pitch)
         off = self.world.difficulty * self.world.misalignment
         draws = Draws(self.world.seed, "boxes", *self.key)
-        miss = draws.normals(4) * np.array([0.06, 0.03, 0.05, 0.05])
-        if draws.chance(0.15):  # a poor detection: half a body, or much street around it
+        miss = draws.normals(4) * np.array([0.045, 0.025, 0.04, 0.04])
+        if draws.chance(0.1):  # a poor detection: half a body, or much street around it
             miss += np.array([draws.uniform(-0.2, 0.2), draws.uniform(-0.2, 0.2), draws.uniform(-0.15, 0.25), 0.0])
         waves = draws.uniforms(16).reshape(4, 4)
         turns = [(a + (0.15 + 0.3 * b) * self.times, c + (0.5 + d) * self.times) for a, b, c, d in waves]
         drift = np.stack([np.sin(2 * np.pi * slow) + np.sin(2 * np.pi * fast) / 3 for slow, fast in turns])
-        drift *= np.array([[0.07], [0.03], [0.05], [0.02]])
+        drift *= np.array([[0.06], [0.025], [0.04], [0.02]])
         jitter = np.stack([self.draws("jitter", frame).normals(4) for frame in self.frames])
         shift = off * (miss[:, None] + drift + jitter.T * np.array([[0.012], [0.008], [0.01], [0.005]]))
         height = (soles - crown) * 1.05 * np.exp(shift[2])

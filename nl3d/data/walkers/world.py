@@ -41,7 +41,7 @@ class WalkerWorld:
         same_build: Whether people dressed alike have one build too, so that only motion is left.
         difficulty: Factor on the next five: 0 is clean, 1 the default, 2 heavy.
         camera_style: Strength of colour casts, contrast and light.
-        clutter: Contrast of the background, full from 1.7 on; at 0 it is grey.
+        clutter: Contrast of the background, full from 2 on; at 0 it is grey.
         degradation: Strength of low resolution, blur, noise and compression.
         misalignment: How far boxes miss, drift and jitter.
         occlusion: How often something passes in front of a walker.
