@@ -87,20 +87,22 @@ def embed(
 
     report = SourceReport()
     stream = clip_source.clips(num_frames, frame_step, (height, width), report)
-    sums: dict[int, Tensor] = {}
-    counts: dict[int, int] = {}
+    means = torch.empty(0)  # one block for all, since many small ones would pin the memory between them
+    counts = [0] * len(clip_source.records)
     ready = prefetch(stream, ahead=2 * batch_size)
     with closing(ready), runner, _progress_bar(clip_source.total_frames, progress) as bar:
         for batch in _batches(ready, batch_size):
             vectors = runner(torch.stack([clip.images for clip in batch]))
+            if not means.numel():
+                means = torch.zeros(len(counts), vectors.shape[1])
             for clip, vector in zip(batch, vectors, strict=True):
-                sums[clip.tracklet] = sums.get(clip.tracklet, 0) + vector
-                counts[clip.tracklet] = counts.get(clip.tracklet, 0) + 1
+                counts[clip.tracklet] += 1
+                means[clip.tracklet] += (vector - means[clip.tracklet]) / counts[clip.tracklet]
             bar.update(sum(clip.progress for clip in batch))
         bar.update(bar.total - bar.n)  # frames after the last clip
-    if not sums:
+    rows = [row for row, count in enumerate(counts) if count]
+    if not rows:
         raise ValueError("tracks must have a box inside the frames, got none; check that they belong to this video")
-    rows = sorted(sums)
     preprocessing = {
         "num_frames": num_frames, "frame_step": frame_step, "size": [height, width], "interpolation": "bilinear",
         "mean": list(runner.mean), "std": list(runner.std),
@@ -119,7 +121,7 @@ def embed(
     }
     records = [clip_source.records[row] for row in rows]
     return Embeddings(
-        embeddings=torch.stack([sums[row] / counts[row] for row in rows]).float(),
+        embeddings=means if len(rows) == len(means) else means[rows],
         track_ids=torch.tensor([record.track_id for record in records], dtype=torch.int64),
         frame_ranges=torch.tensor([report.ranges[row] for row in rows], dtype=torch.int64),
         names=tuple(record.name for record in records),
