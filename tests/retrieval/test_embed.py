@@ -184,3 +184,11 @@ def test_on_a_gpu_the_vectors_are_the_same():
     expected = nl3d.embed(people, model).embeddings
     torch.testing.assert_close(nl3d.embed(people, model, device="cuda").embeddings, expected, rtol=1e-4, atol=1e-5)
     nl3d.embed(people, model, device="cuda", amp=True)
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_the_progress_bar_counts_frames_to_the_end(capsys, shown):
+    nl3d.embed(tracklets(9, 3), TinyNet(), progress=shown, batch_size=2)
+    told = capsys.readouterr().err
+    assert ("100%" in told and "12/12" in told) == shown
+    assert shown or not told
