@@ -47,6 +47,10 @@ def build_resnet3d(
     saved = _saved_options(name, ResNet3d, checkpoint, architecture)
     with on_meta():
         model = ResNet3d(**{**architecture, **saved, **options}, num_classes=num_classes)
+    if architecture and "non_local" not in (*architecture, *options) and checkpoint.config.get("non_local"):
+        raise ValueError(
+            f"weights {checkpoint.source!r} hold non-local blocks, which {name} has none of; use {name}_nl"
+        )
     fill_model(model, _fitting(checkpoint.tensors, model), new=new_modules(model))
     return _described(_on_default_device(model), name, checkpoint.cfg)
 
@@ -147,6 +151,8 @@ def _saved_options(
                 f"{checkpoint.config.get('architecture')}, which {kind.__name__}.from_pretrained builds"
             )
     decided = {"self", "num_classes", *architecture, *(["non_local"] if architecture else [])}
+    if "non_local" in architecture and checkpoint.config.get("non_local"):
+        decided.discard("non_local")  # what the file's own blocks compute hangs on their places
     known = kind._hub_mixin_init_parameters.keys() - decided
     return {key: value for key, value in checkpoint.config.items() if key in known}
 

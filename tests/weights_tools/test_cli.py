@@ -47,6 +47,10 @@ def test_convert_then_verify_and_load(name, published, tmp_path, capsys):
     with torch.inference_mode():
         logits = nl3d.from_checkpoint(output, num_classes=len(parity_file["out/logits"][0]))(clips).logits
     torch.testing.assert_close(logits, parity_file["out/logits"], rtol=1e-4, atol=1e-4)
+    factory = nl3d.resnet3d50_nl if name in ("fastreid_agw_r50", "pyslowfast_i3d_nln_r50") else nl3d.resnet3d50
+    with torch.inference_mode():
+        logits = factory(output, num_classes=len(parity_file["out/logits"][0])).eval()(clips).logits
+    torch.testing.assert_close(logits, parity_file["out/logits"], rtol=1e-4, atol=1e-4)
 
 
 def test_convert_gives_the_same_bytes(published, tmp_path, capsys):
