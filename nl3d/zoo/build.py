@@ -114,8 +114,12 @@ def _converted(
     if architecture and own.removesuffix("_nl") != name.removesuffix("_nl"):
         raise ValueError(f"weights {file.source!r} must be of a {name}, but are of a {own}")
     if own.endswith("_nl") and not name.endswith("_nl") and architecture and "non_local" not in options:
-        raise ValueError(f"weights {file.source!r} hold non-local blocks, which {name} has none of; use {name}_nl")
+        raise _with_blocks(name, file.source)
     return model
+
+
+def _with_blocks(name: str, source: str) -> ValueError:
+    return ValueError(f"weights {source!r} hold non-local blocks, which {name} has none of; use {name}_nl")
 
 
 def _fitting(tensors: Mapping[str, Tensor], model: ResNet3d) -> Mapping[str, Tensor]:
