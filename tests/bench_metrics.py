@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """Time and memory of the evaluation: ``python -m tests.bench_metrics WHAT [--width D] [--device DEVICE]``.
 
 ``mars`` times :func:`nl3d.metrics.evaluate` at 1,980 x 11,310 beside the bare matrix product, in turns; ``large`` gives
