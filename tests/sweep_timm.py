@@ -80,7 +80,7 @@ def randomise(network: nn.Module) -> None:
         elif "bias" in name.rpartition(".")[2]:
             parameter.data = pools.view(shape, 0.1)
         else:
-            parameter.data = pools.uniform(parameter)
+            parameter.data = pools.uniform(parameter) / (2 if is_giant(network) else 1)
     for layer in network.modules():
         if getattr(layer, "running_var", None) is not None:
             _randomise_statistics(layer, pools)
@@ -324,14 +324,20 @@ def read(results: Path) -> dict[str, dict[str, Any]]:
     return {line["name"]: line for line in map(json.loads, lines)}
 
 
+def chunks(names: list[str], kinds: dict[str, tuple[str, str, int]]) -> list[list[str]]:
+    """Names that share a process: a few, or one giant."""
+    giants = [[name] for name in names if kinds[name][2] > GIANT]
+    others = [name for name in names if kinds[name][2] <= GIANT]
+    return [others[start : start + CHUNK] for start in range(0, len(others), CHUNK)] + giants
+
+
 def sweep(kinds: dict[str, tuple[str, str, int]], results: Path, *, again: str, only: str) -> None:
     """Run what has no result yet, or one that is to be had again."""
     done = read(results)
     wanted = [name for name, (family, *_) in kinds.items() if not only or family in only.split(",")]
     todo = [name for name in wanted if name not in done or done[name]["status"] in again.split(",")]
     bar = progress(todo, "inflating")
-    for start in range(0, len(todo), CHUNK):
-        chunk = todo[start : start + CHUNK]
+    for chunk in chunks(todo, kinds):
         while chunk:
             lines_before = results.read_text().count("\n") if results.exists() else 0
             command = [sys.executable, "-W", "ignore", "-m", "tests.sweep_timm", "--results", str(results), "--worker"]
