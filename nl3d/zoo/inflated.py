@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from nl3d.inflate import Inflate2dTo3d, place_non_local
 from nl3d.inflate.kernels import KernelInit
-from nl3d.layers.head import ReIDHead, ReIDOutput
+from nl3d.layers.head import ReIDHead
 from nl3d.layers.non_local import NonLocalMode, Subsample
-from nl3d.layers.shapes import check_clips, check_finite
 from nl3d.layers.time_padding import TimePadding
+from nl3d.models.reid_network import ReIDNetwork
 from nl3d.storage.fetch import fetch
 from nl3d.storage.fill import fill_model, new_modules, read_safetensors
 
@@ -86,7 +86,7 @@ def inflated(
     return video
 
 
-class InflatedReID(nn.Module):
+class InflatedReID(ReIDNetwork):
     """An inflated network as a re-identification network: its last feature map goes into a :class:`~nl3d.ReIDHead`.
 
     Args:
@@ -106,6 +106,7 @@ class InflatedReID(nn.Module):
     def __init__(self, backbone: Any, embedding_dim: int = 512, *, num_classes: int = 0, dropout: float = 0.5) -> None:
         super().__init__()
         self.backbone = backbone
+        self.in_channels: int = backbone.in_channels_of_clips or 3
         self.new_tensors: tuple[str, ...] | None = None  # what no checkpoint filled, if one filled anything
         self.pretrained_cfg = {**CLIP_CFG, **backbone.pretrained_cfg}
         if not self.pretrained_cfg.get("fixed_input_size"):
@@ -113,47 +114,9 @@ class InflatedReID(nn.Module):
         self.num_features = _width(backbone)
         self.head = ReIDHead(self.num_features, embedding_dim, num_classes=num_classes, dropout=dropout)
 
-    @property
-    def num_classes(self) -> int:
-        """Identities that the classifier tells apart, 0 without one."""
-        return self.head.num_classes
-
-    @property
-    def embedding_dim(self) -> int:
-        """Width of the embedding."""
-        return self.head.embedding_dim
-
     def forward_features(self, clips: Tensor) -> Tensor:
         """Feature map ``(B, num_features, T', H', W')`` of clips ``(B, C, T, H, W)``."""
         return self.backbone.forward_features(clips)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> ReIDOutput | Tensor:
-        """Pooled features, embedding and logits of a feature map; only the embedding with ``pre_logits``."""
-        out = self.head(x)
-        return out.embedding if pre_logits else out
-
-    def forward(self, clips: Tensor) -> ReIDOutput:
-        return self.head(self.forward_features(clips))
-
-    def embed(self, clips: Tensor) -> Tensor:
-        """Embedding ``(B, embedding_dim)`` of clips, by which tracklets are compared. Call ``eval()`` first.
-
-        Raises:
-            TypeError: If clips are not floating point.
-            ValueError: If clips have another rank, an empty axis, or values that are not finite.
-        """
-        channels = clips.shape[1] if clips.ndim > 1 else 3
-        check_clips(clips, self.backbone.in_channels_of_clips or channels, finite=False)
-        check_finite(clips, name="clips")
-        return self(clips).embedding
-
-    def get_classifier(self) -> nn.Module:
-        """Classifier, or :class:`torch.nn.Identity` without one."""
-        return self.head.classifier
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier over ``num_classes`` identities in place, or none for 0."""
-        self.head.reset_classifier(num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass, where the image network can."""
