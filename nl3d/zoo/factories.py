@@ -105,11 +105,11 @@ def resnet3d50_nl(weights: Weights = None, *, num_classes: int = 0, **options: U
     after which residual blocks is as in Wang et al. 2018, arXiv:1711.07971.
 
     Args:
-        weights: ``None`` for fresh weights, or a name of :func:`~nl3d.list_weights`, the path of a safetensors file or
-            of a folder that ``save_pretrained`` wrote, or ``"hf-hub:org/name[@revision]"``. Files are in nl3d's own
-            names and shapes, or an image ResNet's in ImageNet names, which is inflated. What the file does not hold,
-            non-local blocks, head or classifier as a whole, is fresh; ``model.new_tensors`` names it. A file's
-            classifier is kept where it has ``num_classes`` classes.
+        weights: ``None`` for fresh weights, or a name of :func:`~nl3d.list_weights`, the path of a file or of a folder
+            that ``save_pretrained`` wrote, or ``"hf-hub:org/name[@revision]"``. A file may be nl3d's own, an image
+            ResNet's, which is inflated, or any other that :func:`~nl3d.from_checkpoint` reads; a 3D file keeps the
+            layout it was trained in. What the file does not hold, non-local blocks, head or classifier as a whole, is
+            fresh; ``model.new_tensors`` names it. A file's classifier is kept where it has ``num_classes`` classes.
         num_classes: Identities to classify, 0 for no classifier.
         options: Any other keyword of :class:`~nl3d.models.resnet3d.ResNet3d`. A saved network's own options stand
             where nothing is said here.

@@ -15,6 +15,7 @@ from torch import Tensor
 from nl3d.storage.fetch import fetch
 from nl3d.storage.fill import read_safetensors
 from nl3d.storage.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
+from nl3d.zoo.remap.table import FAMILIES
 from nl3d.zoo.weights import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
@@ -111,14 +112,16 @@ def _open_file(path: Path) -> Checkpoint | ForeignFile:
     tensors = read_safetensors(path, copy=True)
     with safe_open(path, framework="pt") as file:
         config = json.loads((file.metadata() or {}).get("config", "{}"))
-    known = config or any(
-        key.startswith(("backbone.", "conv1.")) and not key.startswith("backbone.layer") for key in tensors
-    )
-    return (
-        Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)
-        if known
-        else ForeignFile(str(path), path)
-    )
+    if not config and not _in_our_names(tensors):
+        return ForeignFile(str(path), path)
+    return Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)
+
+
+def _in_our_names(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of our networks or of the image networks that these are filled from."""
+    if any(key.startswith("backbone.") for key in tensors) and any(key.startswith("head.") for key in tensors):
+        return True  # a frame-wise network
+    return any(FAMILIES[name].fits(tensors) for name in ("nl3d", "torchvision"))
 
 
 def _open_repository(weights: str, *, cache_dir: str | Path | None) -> Checkpoint:

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import nl3d
 from nl3d.zoo.weights import find_spec
@@ -104,13 +104,14 @@ def test_the_file_must_be_of_the_named_network(tmp_path):
         nl3d.resnet50_tp(path)
 
 
-def test_a_safetensors_file_of_another_project(tmp_path):
-    from safetensors.torch import save_file
-
-    checkpoint, tensors = parity("reid_strong_baseline_r50")
+@pytest.mark.parametrize("name", ["reid_strong_baseline_r50", "fastreid_bot_r50", "torchreid_resnet50", "hara_r3d50"])
+def test_a_safetensors_file_of_another_project(name, tmp_path):
+    checkpoint, tensors = parity(name)
     path = tmp_path / "model.safetensors"
     save_file(checkpoint, path)
-    model = nl3d.resnet3d50(path, layout="full", time_kernel=1, stem_time_kernel=1)
+    clips = tensors["input"] if tensors["input"].ndim == 5 else tensors["input"].unsqueeze(2)
+    frame_by_frame = {} if name == "hara_r3d50" else {"layout": "full", "time_kernel": 1, "stem_time_kernel": 1}
+    model = nl3d.resnet3d50(path, num_classes=tensors["out/logits"].shape[1], **frame_by_frame)
     with torch.inference_mode():
-        out = model(tensors["input"].unsqueeze(2))
-    torch.testing.assert_close(out.embedding, tensors["out/embedding"], rtol=1e-4, atol=1e-4)
+        logits = model(clips).logits
+    torch.testing.assert_close(logits, tensors["out/logits"], rtol=1e-4, atol=1e-4)
