@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
 
 from nl3d.data.dataset import ReIDDataset, number_labels, own_numbers
 from nl3d.data.frames import FrameNames, is_image_name, list_frames, require_file, require_frames, sort_names
@@ -16,16 +20,35 @@ PARTS = ("train", "query", "gallery")
 COLUMNS = ("path", "pid", "camid", "tracklet", "part", "frame")
 
 
-@dataclass
+CHECKED_AT_ONCE = 100_000
+"""Frames whose names are held while their folders are looked at."""
+
+
+@dataclass(slots=True)
 class _Row:
-    """A tracklet in the making."""
+    """A tracklet in the making; its paths lie in one string for each run of rows, since many small ones take far more."""
 
     part: str
     pid: str
     camid: str
     line: int
-    paths: list[str] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
+    packed: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
+    is_folder: bool = False
+
+    def add(self, paths: list[str], places: list[int]) -> None:
+        """Take the rows read so far, and empty the lists for those of another tracklet."""
+        if paths:
+            self.packed += ("\0".join(paths),)
+            self.places += tuple(places)
+            paths.clear()
+            places.clear()
+
+    def take(self) -> list[str]:
+        """Give the paths in the order of the rows, and keep them no longer."""
+        paths = [path for run in self.packed for path in run.split("\0")]
+        self.packed = ()
+        return paths
 
 
 def read_manifest(
@@ -54,7 +77,7 @@ def read_manifest(
         FileNotFoundError: If the table, a frame or a folder is missing.
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
-    rows = _read_rows(path, required=("path", "pid", "camid", "tracklet", "part"), check_files=check_files)
+    rows = _read_rows(path, required=("path", "pid", "camid", "tracklet", "part"))
     trained = number_labels(row.pid for row, _, _ in rows if row.part == "train")
     people = own_numbers(row.pid for row, _, _ in rows if row.part != "train")
     cameras = own_numbers(row.camid for row, _, _ in rows)
@@ -62,6 +85,8 @@ def read_manifest(
     for row, name, frames in rows:
         pid = trained[row.pid] if row.part == "train" else people[row.pid]
         found[row.part].append(Tracklet(frames, pid=pid, camid=cameras[row.camid], name=f"{row.part}/{name}"))
+    if check_files:
+        _require_listed(rows)
     return ReIDDataset(
         name=Path(path).stem,
         protocol="parts",
@@ -87,15 +112,18 @@ def read_manifest_tracklets(path: str | Path, *, check_files: bool = True) -> li
         FileNotFoundError: If the table, a frame or a folder is missing.
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
-    rows = _read_rows(path, required=("path",), check_files=check_files)
+    rows = _read_rows(path, required=("path",))
     people = own_numbers(row.pid for row, _, _ in rows if row.pid)
     cameras = own_numbers(row.camid for row, _, _ in rows if row.camid)
     names = [name for _, name, _ in rows]
     shared = len(set(names)) < len(names)  # the same tracklet in two parts
-    return [
+    tracklets = [
         Tracklet(frames, people.get(row.pid), cameras.get(row.camid), f"{row.part}/{name}" if shared else name)
         for row, name, frames in rows
     ]
+    if check_files:
+        _require_listed(rows)
+    return tracklets
 
 
 def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
@@ -132,71 +160,117 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read_rows(path: str | Path, *, required: Sequence[str], check_files: bool) -> list[tuple[_Row, str, FrameNames]]:
+def require_manifest_frames(frames: Iterable[FrameNames]) -> None:
+    """Refuse the first frame of a table's tracklets that is not there, with few looks at each folder.
+
+    Raises:
+        FileNotFoundError: If an image or its folder is missing.
+    """
+    listed: dict[str, list[str]] = {}
+    waiting = 0
+    for names in frames:
+        for name in names.names.tolist():
+            folder, _, image = os.fsdecode(name).replace(os.sep, "/").rpartition("/")
+            listed.setdefault(os.path.join(names.folder, folder) if folder else names.folder, []).append(image)  # noqa: PTH118
+        waiting += len(names)
+        if waiting >= CHECKED_AT_ONCE:
+            require_frames(listed.items(), what="manifest")
+            listed, waiting = {}, 0
+    require_frames(listed.items(), what="manifest")
+
+
+def _require_listed(rows: Iterable[tuple[_Row, str, FrameNames]]) -> None:
+    require_manifest_frames(frames for row, _, frames in rows if not row.is_folder)
+
+
+def _read_rows(path: str | Path, required: Sequence[str]) -> list[tuple[_Row, str, FrameNames]]:
     path = require_file(path, what="manifest")
     rows = _group(path, required)
     if not rows:
         raise ValueError(f"manifest {str(path)!r} must hold at least one row below its header, got none")
-    found = [(row, name, _frames(path, row)) for (_, name), row in rows.items()]
-    if check_files:
-        listed: dict[str, list[str]] = {}
-        for row, _, _ in found:
-            for name in row.paths if row.paths[0] and is_image_name(os.path.basename(row.paths[0])) else ():  # noqa: PTH119
-                folder, _, image = name.replace(os.sep, "/").rpartition("/")
-                listed.setdefault(folder, []).append(image)
-        require_frames(((path.parent / folder, names) for folder, names in listed.items()), what="manifest")
-    return found
+    folders: dict[str, str] = {}
+    return [(row, name, _frames(path, row, folders)) for (_, name), row in rows.items()]
 
 
 def _group(path: Path, required: Sequence[str]) -> dict[tuple[str, str], _Row]:
     rows: dict[tuple[str, str], _Row] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file, skipinitialspace=True)
-        header = table.fieldnames or ()
+        table = csv.reader(file, skipinitialspace=True)
+        header = next(table, [])
         missing = [column for column in required if column not in header]
         if missing:
             raise ValueError(
                 f"manifest {str(path)!r} must have the columns {', '.join(required)} in its first line, "
                 f"got {', '.join(map(repr, header)) or 'none'}"
             )
-        for line in table:
-            where = f"{path}, line {table.line_num}"
-            empty = [column for column in required if not line[column]]
+        columns = [header.index(column) if column in header else len(header) for column in COLUMNS]
+        before: tuple[str, str] | None = None
+        row = _Row("", "", "", 0)
+        paths: list[str] = []
+        places: list[int] = []
+        for cells in table:
+            if not cells:
+                continue
+            cells += [""] * (len(header) + 1 - len(cells))  # a short row, and the column that is not there
+            place, pid, camid, name, part, frame = [cells[column] for column in columns]
+            empty = [column for column in required if not cells[header.index(column)]]
             if empty:
-                raise ValueError(f"{where}: {empty[0]} must not be empty")
-            name = line.get("tracklet") or line["path"]
-            part, pid, camid = (line.get(column) or "" for column in ("part", "pid", "camid"))
-            if "part" in required and part not in PARTS:
-                raise ValueError(f"{where}: part must be train, query or gallery, got {part!r}")
-            row = rows.setdefault((part, name), _Row(part, pid, camid, table.line_num))
+                raise ValueError(f"{path}, line {table.line_num}: {empty[0]} must not be empty")
+            key = part, name or place
+            if key != before:
+                row.add(paths, places)
+                if "part" in required and part not in PARTS:
+                    raise ValueError(
+                        f"{path}, line {table.line_num}: part must be train, query or gallery, got {part!r}"
+                    )
+                row = rows.setdefault(key, _Row(part, pid, camid, table.line_num))
+                before = key
             if (row.pid, row.camid) != (pid, camid):
                 raise ValueError(
-                    f"{where}: tracklet {name!r} must be of one person under one camera, "
+                    f"{path}, line {table.line_num}: tracklet {key[1]!r} must be of one person under one camera, "
                     f"got pid {pid!r} and camid {camid!r} after {row.pid!r} and {row.camid!r} on line {row.line}"
                 )
-            row.paths.append(line["path"])
-            if "frame" in header:
+            paths.append(place)
+            if columns[-1] < len(header):
                 try:
-                    row.places.append(int(line["frame"]))
-                except (TypeError, ValueError):
-                    raise ValueError(f"{where}: frame must be a whole number, got {line['frame']!r}") from None
+                    places.append(int(frame))
+                except ValueError:
+                    raise ValueError(
+                        f"{path}, line {table.line_num}: frame must be a whole number, got {frame!r}"
+                    ) from None
+        row.add(paths, places)
     return rows
 
 
-def _frames(path: Path, row: _Row) -> FrameNames:
-    images = [is_image_name(os.path.basename(name)) for name in row.paths]  # noqa: PTH119 - a path each is slow
+def _frames(path: Path, row: _Row, folders: dict[str, str]) -> FrameNames:
+    paths = row.take()
+    images = [is_image_name(name.replace(os.sep, "/").rpartition("/")[2]) for name in paths]
     if not any(images) and len(images) == 1:
-        return list_frames(path.parent / row.paths[0])
+        row.is_folder = True
+        return list_frames(path.parent / paths[0])
     if not all(images):
         raise ValueError(
             f"{path}, line {row.line}: a tracklet must be one folder or images (.jpg, .png or .webp), "
-            f"got {row.paths[images.index(False)]!r} among {len(images)} rows"
+            f"got {paths[images.index(False)]!r} among {len(images)} rows"
         )
     if row.places:
         if len(set(row.places)) != len(row.places):
             raise ValueError(f"{path}, line {row.line}: frame numbers of a tracklet must differ")
-        return FrameNames(path.parent, _in_order(row.paths, row.places))
-    return FrameNames(path.parent, sort_names(row.paths))
+        paths = _in_order(paths, row.places)
+    elif len(paths) > 1:
+        paths = sort_names(paths)
+    parents = {name.rpartition("/")[0] for name in paths}
+    shared = parents.pop() if len(parents) == 1 else ""
+    if shared not in folders:  # kept once, not with each frame, and the same for all tracklets of the folder
+        folders[shared] = str(path.parent / shared)
+    names = [os.fsencode(name[len(shared) + 1 :] if shared else name) for name in paths]
+    return FrameNames(folders[shared], np.array(names, _width(max(map(len, names)))))
+
+
+@lru_cache(maxsize=1024)
+def _width(length: int) -> np.dtype[Any]:
+    """Give one type for all names of a length, which numpy would else make anew for each tracklet."""
+    return np.dtype((np.bytes_, length))
 
 
 def _in_order(paths: Sequence[str], places: Iterable[int]) -> list[str]:

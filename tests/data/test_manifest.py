@@ -122,3 +122,27 @@ def test_missing_files_are_named_unless_unchecked(files):
 def test_absolute_paths(files):
     data = read_manifest(write(files, HEADER + f"{files / 'a' / '0001.jpg'},1,1,x,query\n", name="abs.csv"))
     assert data.query[0].frames[0] == Path(files / "a" / "0001.jpg")
+
+
+def test_frames_of_a_tracklet_keep_what_their_paths_share_once(files):
+    path = write(files, HEADER + "a/0002.jpg,7,1,x,query\na/0001.jpg,7,1,x,query\nb/0001.jpg,8,1,y,query\n")
+    one, _ = read_manifest(path).query
+    assert one.frames.names.tolist() == [b"0001.jpg", b"0002.jpg"]
+    assert list(one.frames) == [files / "a/0001.jpg", files / "a/0002.jpg"]
+    mixed = write(files, HEADER + "b/0001.jpg,7,1,x,query\na/0002.jpg,7,1,x,query\n", name="mixed.csv")
+    assert list(read_manifest(mixed).query[0].frames) == [files / "a/0002.jpg", files / "b/0001.jpg"]
+
+
+def test_a_row_may_end_early_and_lines_may_be_empty(files):
+    path = write(files, "path,pid,camid\na/0001.jpg,5,2\n\nb/0001.jpg\n")
+    assert [(t.pid, t.camid) for t in read_manifest_tracklets(path)] == [(5, 2), (None, None)]
+    with pytest.raises(ValueError, match="line 2: camid must not be empty"):
+        read_manifest(write(files, HEADER + "a,1\n"))
+
+
+def test_frames_are_looked_for_a_few_at_a_time(files, monkeypatch):
+    monkeypatch.setattr("nl3d.data.manifest.CHECKED_AT_ONCE", 1)
+    rows = "path\na/0001.jpg\nb/0001.jpg\na/0002.jpg\n"
+    assert len(read_manifest_tracklets(write(files, rows))) == 3
+    with pytest.raises(FileNotFoundError, match=r"b/0009.jpg' does not exist"):
+        read_manifest_tracklets(write(files, rows + "b/0009.jpg\n"))
