@@ -1,4 +1,4 @@
-"""The command line: ``nl3d list | embed | rank | demo``."""
+"""The command line: ``nl3d list | embed | rank | evaluate | demo``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import nl3d
-from nl3d.cli import demo, embed, listing, rank
+from nl3d.cli import demo, embed, evaluate, listing, rank
 
 INTERRUPTED = 130
 REFUSED = 2
@@ -20,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nl3d {nl3d.__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in (listing, embed, rank, demo):
+    for command in (listing, embed, rank, evaluate, demo):
         command.add_parser(commands)
     return parser
 
