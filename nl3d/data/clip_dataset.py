@@ -108,6 +108,10 @@ class ClipDataset(Dataset[ClipSample]):
 
     def _read(self, tracklet: Tracklet, places: list[int]) -> tuple[list[Tensor], int]:
         """Decode frames, each once, and give them in their order with the number of those that had to be replaced."""
+        if not self.skip_unreadable:
+            distinct = list(dict.fromkeys(places))
+            images = dict(zip(distinct, tracklet.read_all(distinct), strict=True))
+            return [images[place] for place in places], 0
         decoded: dict[int, Tensor] = {}
         unreadable: dict[int, Exception] = {}
 
@@ -116,8 +120,6 @@ class ClipDataset(Dataset[ClipSample]):
                 try:
                     decoded[place] = tracklet.read(place)
                 except (OSError, ValueError) as error:
-                    if not self.skip_unreadable:
-                        raise
                     unreadable[place] = error
             return place in decoded
 

@@ -22,6 +22,14 @@ class FrameReference(Protocol):
         """Give the frame as ``(3, H, W)`` uint8."""
 
 
+@runtime_checkable
+class FrameSource(Protocol):
+    """A sequence of frames that gives several at once for less than one after the other."""
+
+    def read_all(self, indices: Sequence[int]) -> Sequence[Tensor]:
+        """Give some frames, each ``(3, H, W)`` uint8."""
+
+
 Frame: TypeAlias = "str | Path | FrameReference | Tensor | np.ndarray[Any, Any]"
 """An image file, something that reads itself, a tensor ``(3, H, W)`` or an array ``(H, W, 3)``, both uint8."""
 
@@ -34,7 +42,8 @@ class Tracklet:
 
     Args:
         frames: One entry a frame: image files, objects with a ``read()`` method, or images; or all frames as one uint8
-            tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``.
+            tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``. A sequence with a method ``read_all(indices)`` is asked for
+            a clip's frames at once.
         pid: Identity, where known. Data sets with junk and distractors keep their own convention (MARS: -1 and 0).
         camid: Camera, where known.
         name: What to call it in tables and pictures.
@@ -79,7 +88,10 @@ class Tracklet:
 
     def read_all(self, indices: Iterable[int] | None = None) -> list[Tensor]:
         """Decode several frames, all of them if none are named; their sizes may differ."""
-        return [self.read(index) for index in (range(len(self)) if indices is None else indices)]
+        places = list(range(len(self)) if indices is None else indices)
+        if isinstance(self.frames, FrameSource):
+            return [to_image(frame) for frame in self.frames.read_all(places)]
+        return [self.read(index) for index in places]
 
 
 def to_image(frame: Frame) -> Tensor:

@@ -79,6 +79,7 @@ class TrainingConfig:
     ema: float = _option(0.0, "decay of the averaged weights that are evaluated; 0 for none")
 
     precision: Literal["no", "bf16", "fp16"] = _option("no", "mixed precision")
+    channels_last: bool = _option(False, "pixel after pixel in memory, as bf16 on CPUs and tensor cores like it")
     compile: bool = _option(False, "torch.compile")
     grad_checkpointing: bool = _option(False, "recompute activations in the backward pass to save memory")
     sync_bn: bool = _option(False, "batch norm over the batch of all ranks (GPU only)")

@@ -116,6 +116,8 @@ class Trainer:
         self.config, self.run, self.accelerator = config, run, accelerator
         self.batches, self.evaluate = batches, evaluate
         self.network = network.to(accelerator.device)
+        if config.channels_last:
+            _to_channels_last(self.network)
         if config.compile:
             self.network.compile()
         self.model, self.optimizer = accelerator.prepare(self.network, make_optimizer(config, self.network))
@@ -298,6 +300,13 @@ def _applied(average: AveragedWeights | None) -> Any:
     from contextlib import nullcontext
 
     return average.applied() if average else nullcontext()
+
+
+def _to_channels_last(network: nn.Module) -> None:
+    """Lay out the kernels of 3D convolutions, which decide for what they are given."""
+    for parameter in network.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _line(entry: dict[str, Any]) -> str:

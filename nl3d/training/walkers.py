@@ -42,10 +42,13 @@ class WalkerFrames(Sequence[Tensor]):
 
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"index must be below {self.length}, got {index}")
-        return self.world.tracklet(*self.key, start=index % self.length, num_frames=1)[0]
+            return self.read_all(range(*index.indices(self.length)))
+        return self.read_all([index])[0]
+
+    def read_all(self, indices: Sequence[int]) -> list[Tensor]:
+        """Film frames in one go, which is several times faster than one by one."""
+        places = _places(indices, self.length)
+        return list(self.world.frames(*self.key, places)) if places else []
 
 
 class StoredFrames(Sequence[Tensor]):
@@ -71,10 +74,20 @@ class StoredFrames(Sequence[Tensor]):
 
     def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"index must be below {self.length}, got {index}")
-        return torch.from_numpy(_mapped(self.path)[self.row, index % self.length].copy())
+            return self.read_all(range(*index.indices(self.length)))
+        return self.read_all([index])[0]
+
+    def read_all(self, indices: Sequence[int]) -> list[Tensor]:
+        """Copy frames out of the file."""
+        return list(torch.from_numpy(_mapped(self.path)[self.row, _places(indices, self.length)]))
+
+
+def _places(indices: Sequence[int], length: int) -> list[int]:
+    """Indices from the front, negative ones counted from the end as in any sequence."""
+    for index in indices:
+        if not -length <= index < length:
+            raise IndexError(f"index must be below {length}, got {index}")
+    return [index % length for index in indices]
 
 
 @cache

@@ -40,6 +40,22 @@ def test_dense_items_are_all_clips():
         clips[6]
 
 
+def test_a_source_that_can_is_asked_for_a_clip_at_once():
+    class Source:
+        asked = []  # noqa: RUF012
+
+        def __len__(self):
+            return 3
+
+        def read_all(self, indices):
+            self.asked.append(list(indices))
+            return [torch.full((3, 8, 4), index, dtype=torch.uint8) for index in indices]
+
+    clips = ClipDataset([Tracklet(Source(), pid=1, camid=1)], num_frames=4, strategy="consecutive", transform=raw)
+    assert frames_of(clips[0]) == [0, 1, 2, 0]
+    assert Source.asked == [[0, 1, 2]]  # once each
+
+
 def test_dense_with_a_step():
     clips = ClipDataset([numbered(17, 1)], num_frames=4, strategy="dense", frame_step=2, transform=raw)
     assert [frames_of(clips[index]) for index in range(len(clips))] == [[0, 2, 4, 6], [8, 10, 12, 14], [16] * 4]

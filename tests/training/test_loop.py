@@ -76,6 +76,16 @@ def test_modern_recipe_and_options_run(tmp_path):
     assert "average.head.bn.weight" in read_checkpoint(tmp_path / "last.safetensors")[0]
 
 
+def test_channels_last_is_the_same_network(tmp_path):
+    results = []
+    for layout in (False, True):
+        run_training(toy_config(epochs=1, optimizer="sgd", channels_last=layout), tmp_path / str(layout), board=False)
+        results.append(read_checkpoint(tmp_path / str(layout) / "last.safetensors")[0])
+    assert any(not torch.equal(results[0][name], results[1][name]) for name in results[0])  # other kernels ran
+    for name in (name for name in results[0] if name.startswith("model.")):
+        torch.testing.assert_close(results[0][name], results[1][name], atol=1e-4, rtol=1e-3)
+
+
 def test_compiled_run_saves_plain_names(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "_was_compiled", True))
     run_training(toy_config(epochs=1, compile=True, model="small_tp"), tmp_path, board=False)

@@ -18,6 +18,7 @@ from tests.training.toys import toy_config
 
 # Averages, dropout, erasing, micro-batches and checkpoints within an epoch: all that has a state.
 CONFIG = {"ema": 0.9, "erasing": 0.5, "accumulate": 2, "checkpoint_every": 1, "epochs": 3, "eval_every": 1}
+CONFIG["channels_last"] = True  # moments come back in another layout than they were made in
 
 # Where to kill, and before which call of it in that process.
 MOMENTS = [
