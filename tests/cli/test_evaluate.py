@@ -136,6 +136,14 @@ def test_re_ranks_with_the_parameters_given(tmp_path, capsys):
         assert found["rerank"] == dict(zip(("k1", "k2", "original_weight"), settings, strict=True))
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("options", [(), ("--rerank",)])
+def test_a_gpu_gives_the_same(tmp_path, capsys, options):
+    files = write_pair(tmp_path, *make())
+    found, wanted = (scores(capsys, *files, *options, "--device", device) for device in ("cuda", "cpu"))
+    assert found == pytest.approx(wanted)
+
+
 def by_hand(*splits):
     """Mean and deviation of the oracle's mAP and rank-1."""
     each = [expected(distances(rows, "euclidean"), *labels) for rows, *labels in splits]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from nl3d.data.manifest import read_manifest_tracklets
 from nl3d.metrics import evaluate
 from nl3d.retrieval.labelled import read_retrieval
 from tests.retrieval.people import embeddings
@@ -83,6 +84,19 @@ def test_cameras_of_the_file_stand_in_where_the_table_has_none(tmp_path):
     labels = table(tmp_path, "b,7", "a,6", header="path,pid")
     path = save(tmp_path, "all.safetensors", "ab", camids=[3, 4])
     assert seen(read_retrieval(path, labels=labels))[1] == ([0, 1], [6, 7], [3, 4])
+    parts = table(tmp_path, "b,6,query", "a,6,gallery", header="path,pid,part")
+    assert seen(read_retrieval(path, labels=parts)) == [([1], [6], [4]), ([0], [6], [3])]
+
+
+def test_takes_the_names_that_a_manifest_s_tracklets_have(tmp_path):
+    rows = ("1.jpg,9,1,a,query", "2.jpg,9,2,b,gallery", "1.jpg,9,1,{},gallery", "3.jpg,ann,1,c,train")
+    for repeated in ("a", "d"):  # the gallery holds the query under its own name, or not
+        lines = [row.format(repeated) for row in rows]
+        labels = table(tmp_path, *lines, header="path,pid,camid,tracklet,part")
+        names = [tracklet.name for tracklet in read_manifest_tracklets(labels, check_files=False)]
+        assert ("query/a" in names) == (repeated == "a")
+        path = save(tmp_path, f"{repeated}.safetensors", names)
+        assert seen(read_retrieval(path, labels=labels)) == [([0], [9], [1]), ([1, 2], [9, 9], [2, 1])]
 
 
 def test_rows_without_names_follow_the_table(tmp_path):
