@@ -42,8 +42,8 @@ class Tracklet:
 
     Args:
         frames: One entry a frame: image files, objects with a ``read()`` method, or images; or all frames as one uint8
-            tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``. A sequence with a method ``read_all(indices)`` is asked for
-            a clip's frames at once.
+            tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``. A sequence with a method ``read_all(indices)`` is asked
+            for a clip's frames at once.
         pid: Identity, where known. Data sets with junk and distractors keep their own convention (MARS: -1 and 0).
         camid: Camera, where known.
         name: What to call it in tables and pictures.
