@@ -79,6 +79,8 @@ def read_retrieval(
     _check_made_alike(first, second)
     table = None if labels is None else read_labels(labels, nobody=nobody)
     has_parts = table is not None and table.has_parts
+    if table is not None and not has_parts and not alone:
+        _check_names_differ(first, second, table)
     sides = [_join(file, table, part, alone) for file, part in ((first, "query"), (second, "gallery"))]
     if alone and not has_parts:
         sides[0] = sides[0].only([place for place, pid in enumerate(sides[0].pids) if pid not in nobody])
@@ -205,6 +207,15 @@ def _check_made_alike(first: VectorFile, second: VectorFile) -> None:
                 f"query and gallery must come from the same {key}, got {one} and {other}; embed both with the same "
                 "model, weights and output layer"
             )
+
+
+def _check_names_differ(first: VectorFile, second: VectorFile, table: LabelTable) -> None:
+    shared = sorted({*(first.names or ())} & {*(second.names or ())})
+    if shared:
+        raise ValueError(
+            f"table of labels {str(table.path)!r} must have a part column where query and gallery share names, "
+            f"such as {shared[0]!r}, since these may be two tracklets"
+        )
 
 
 def _left_out(table: LabelTable, files: Sequence[VectorFile]) -> tuple[str, ...]:

@@ -75,6 +75,7 @@ def read_labels(path: str | Path, *, nobody: Collection[int] = (-1,)) -> LabelTa
                     raise ValueError(
                         f"{where}: tracklet {name!r} must be of one person under one camera, got pid {pid!r} and "
                         f"camid {camid!r} after {old_pid!r} and {old_camid!r} on line {old_line}"
+                        + ("" if part else "; a part column tells query and gallery apart")
                     )
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"table of labels {str(path)!r} must be CSV in UTF-8: {error}") from None

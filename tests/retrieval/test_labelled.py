@@ -80,6 +80,13 @@ def test_a_table_without_parts_labels_what_the_files_hold(tmp_path):
     )
 
 
+def test_a_name_in_query_and_gallery_needs_a_part(tmp_path):
+    query, gallery = save(tmp_path, "query.safetensors", "ab"), save(tmp_path, "gallery.safetensors", "bc")
+    labels = table(tmp_path, "a,9,1", "b,9,2", "c,8,2", header="tracklet,pid,camid")
+    with pytest.raises(ValueError, match=r"must have a part column where .* share names, such as 'b'"):
+        read_retrieval(query, gallery, labels=labels)
+
+
 def test_cameras_of_the_file_stand_in_where_the_table_has_none(tmp_path):
     labels = table(tmp_path, "b,7", "a,6", header="path,pid")
     path = save(tmp_path, "all.safetensors", "ab", camids=[3, 4])

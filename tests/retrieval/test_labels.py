@@ -64,7 +64,8 @@ def test_people_with_names_are_nobody_s_number(tmp_path, pids, nobody, numbers):
         ("tracklet,pid,camid\na,1,\n", "line 2: camid must not be empty"),
         ("tracklet,pid,part\na,1,test\n", "line 2: part must be train, query or gallery, got 'test'"),
         ("tracklet,pid\na,1\na,2\n", "line 3: tracklet 'a' must be of one person .* pid '2' .* after '1' .* on line 2"),
-        ("tracklet,pid,camid\na,1,1\na,1,2\n", "got pid '1' and camid '2' after '1' and '1'"),
+        ("tracklet,pid,part\na,1,query\na,2,query\n", r"after '1' and '' on line 2$"),
+        ("tracklet,pid,camid\na,1,1\na,1,2\n", "got pid '1' and camid '2' after '1' and '1' .*; a part column tells"),
     ],
 )
 def test_refuses_in_one_sentence(tmp_path, text, message):
