@@ -26,7 +26,7 @@ CHECKED_AT_ONCE = 100_000
 
 @dataclass(slots=True)
 class _Row:
-    """A tracklet in the making; its paths lie in one string for each run of rows, since many small ones take far more."""
+    """A tracklet in the making; its paths lie in one string for each run of rows, since many small ones take more."""
 
     part: str
     pid: str

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from nl3d.data.clips import ClipCollector, check_clip_plan, consecutive_clips
 from nl3d.data.folder import read_tracklet_folders
 from nl3d.data.images import resize_image
+from nl3d.data.manifest import read_manifest_tracklets
 from nl3d.data.mot import clip_box, read_mot
 from nl3d.data.tracklets import Tracklet
 from nl3d.data.video import FrameStream, open_frames
@@ -45,11 +47,13 @@ class SourceReport:
         ranges: First and last frame of each tracklet, from 1; a tracklet without an entry had no frame to use.
         clipped_boxes: Boxes that reached outside the frame and were cut to it.
         dropped_boxes: Boxes that lay outside the frame altogether and were left out.
+        unreadable: Tracklet of each frame that was skipped because it does not decode, and what was wrong with it.
     """
 
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
     clipped_boxes: int = 0
     dropped_boxes: int = 0
+    unreadable: list[tuple[int, str]] = field(default_factory=list)
 
 
 class ClipSource(Protocol):
@@ -69,18 +73,26 @@ class ClipSource(Protocol):
         """Give the frame in the middle of each named tracklet, as it is."""
 
 
-def open_source(source: str | Path | Sequence[Tracklet], tracks: str | Path | None = None) -> ClipSource:
-    """Find out what was handed in: a video with tracks, a folder of tracklet folders, or tracklets.
+def open_source(
+    source: str | Path | Sequence[Tracklet] | VideoSource | TrackletSource,
+    tracks: str | Path | None = None,
+    *,
+    check_files: bool = True,
+) -> VideoSource | TrackletSource:
+    """Find out what was handed in: a video with tracks, a folder of tracklet folders, a table, or tracklets.
 
     Args:
-        source: A video file, or a folder of a video's frames, with ``tracks``; or a folder of tracklet folders; or
-            tracklets.
+        source: A video file, or a folder of a video's frames, with ``tracks``; or a folder of tracklet folders; or a
+            table (``.csv``), see :func:`nl3d.data.read_manifest_tracklets`; or tracklets; or what this function gave.
         tracks: Boxes in MOTChallenge text.
+        check_files: Whether each frame that a table names must be there.
 
     Raises:
         FileNotFoundError: If a file or folder does not exist.
         ValueError: If a video comes without tracks, or tracklets come with them.
     """
+    if isinstance(source, VideoSource | TrackletSource):
+        return source
     if not isinstance(source, str | Path):
         if tracks is not None:
             raise ValueError("tracks must be left out for tracklets, whose frames are cut out already")
@@ -88,6 +100,10 @@ def open_source(source: str | Path | Sequence[Tracklet], tracks: str | Path | No
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"source {str(path)!r} does not exist")
+    if path.suffix.lower() == ".csv" and path.is_file():
+        if tracks is not None:
+            raise ValueError(f"tracks must be left out for the table {str(path)!r}, whose frames are cut out already")
+        return TrackletSource(read_manifest_tracklets(path, check_files=check_files), path=path)
     if tracks is not None:
         return VideoSource(open_frames(path), tracks)
     if path.is_dir():
@@ -173,7 +189,7 @@ class TrackletSource:
 
     Args:
         tracklets: The tracklets.
-        path: The folder they come from, where there is one.
+        path: The folder or table they come from, where there is one.
 
     Raises:
         ValueError: If there are none, or two have the same name.
@@ -200,19 +216,47 @@ class TrackletSource:
         self, num_frames: int, frame_step: int, size: tuple[int, int], report: SourceReport
     ) -> Iterator[StreamedClip]:
         """Decode each tracklet clip by clip; see :class:`ClipSource`."""
+        return self.clips_of(range(len(self.tracklets)), num_frames, frame_step, size, report)
+
+    def clips_of(
+        self,
+        rows: Iterable[int],
+        num_frames: int,
+        frame_step: int,
+        size: tuple[int, int],
+        report: SourceReport,
+        *,
+        skip_unreadable: bool = False,
+    ) -> Iterator[StreamedClip]:
+        """Decode some of the tracklets clip by clip.
+
+        Args:
+            rows: Which tracklets, in the order to decode them.
+            num_frames: Frames of a clip.
+            frame_step: Frames from one frame of a clip to the next.
+            size: Height and width of a frame, in pixels.
+            report: Where to note what became of them.
+            skip_unreadable: Whether a frame that does not decode is replaced by the nearest one of its clip that does,
+                and a clip without any left out, rather than an error that names the frame.
+        """
         check_clip_plan(num_frames, frame_step)
-        collector = ClipCollector(num_frames)
-        for index, tracklet in enumerate(self.tracklets):
-            report.ranges[index] = (1, len(tracklet))
+        for index in rows:
+            tracklet = self.tracklets[index]
             passed = 0
-            for places in consecutive_clips(len(tracklet), num_frames, frame_step):
-                clip = None
+            for number, places in enumerate(consecutive_clips(len(tracklet), num_frames, frame_step), 1):
+                images: dict[int, Tensor] = {}
                 for place in dict.fromkeys(places):  # a looped frame is decoded once
-                    clip = collector.add(index, resize_image(tracklet.read(place), size))
-                clip = collector.close(index) if clip is None else clip
-                if clip is not None:
-                    done = min(passed + num_frames * frame_step, len(tracklet))
-                    yield StreamedClip(index, clip, done - passed)
+                    try:
+                        images[place] = resize_image(tracklet.read(place), size)
+                    except (OSError, ValueError) as error:
+                        if not skip_unreadable:
+                            raise
+                        report.unreadable.append((index, str(error)))
+                if images:
+                    done = min(number * num_frames * frame_step, len(tracklet))
+                    report.ranges[index] = (1, len(tracklet))
+                    chosen = [place if place in images else _nearest(place, images) for place in places]
+                    yield StreamedClip(index, torch.stack([images[place] for place in chosen]), done - passed)
                     passed = done
 
     def middle_frames(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -223,3 +267,7 @@ class TrackletSource:
             for record, tracklet in zip(self.records, self.tracklets, strict=True)
             if record.name in wanted
         }
+
+
+def _nearest(place: int, others: Iterable[int]) -> int:
+    return min(others, key=lambda other: (abs(other - place), other))

@@ -153,3 +153,51 @@ def test_an_unreadable_image_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"image '.*1.jpg' cannot be read"):
         streamed(open_source(tmp_path))
+
+
+def test_a_table_gives_the_tracklets_that_it_lists(tmp_path):
+    for number in range(3):
+        write_jpeg(tmp_path / "a" / f"{number}.jpg", colour=(9 * number, 5, 5), size=(24, 12))
+    table = tmp_path / "people.csv"
+    table.write_text("path,tracklet,pid,camid\na/0.jpg,x,7,2\na/2.jpg,y,-1,3\na/1.jpg,x,7,2\n")
+    source = open_source(table)
+    assert [tuple(record) for record in source.records] == [("x", 1, 7, 2), ("y", 2, -1, 3)]
+    assert (source.path, source.total_frames) == (table.resolve(), 3)
+    assert open_source(source) is source
+    with pytest.raises(ValueError, match="tracks must be left out for the table"):
+        open_source(table, tmp_path / "boxes.txt")
+    table.write_text("path\na/7.jpg\n")
+    with pytest.raises(FileNotFoundError, match=r"a/7.jpg' does not exist"):
+        open_source(table)
+    assert len(open_source(table, check_files=False).records) == 1
+
+
+class Frame:
+    """A frame of one grey value, or one that does not decode."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def read(self):
+        if self.value is None:
+            raise ValueError("frame is broken")
+        return torch.full((3, *SIZE), self.value, dtype=torch.uint8)
+
+
+def test_unreadable_frames_are_replaced_by_the_nearest_of_their_clip():
+    values = [None, 1, 2, None, None, 5, None, None, None, None, None, None, 12]
+    source = open_source([Tracklet([Frame(value) for value in values]), Tracklet([Frame(None)]), Tracklet([Frame(3)])])
+    report = SourceReport()
+    clips = list(source.clips_of((0, 1, 2), 4, 1, SIZE, report, skip_unreadable=True))
+    assert [clip.images[:, 0, 0, 0].tolist() for clip in clips] == [[1, 1, 2, 2], [5, 5, 5, 5], [12] * 4, [3] * 4]
+    assert [clip.progress for clip in clips] == [4, 4, 5, 1]
+    assert report.ranges == {0: (1, 13), 2: (1, 1)}
+    assert report.unreadable == [(0, "frame is broken")] * 9 + [(1, "frame is broken")]
+    with pytest.raises(ValueError, match="frame is broken"):
+        list(source.clips(4, 1, SIZE, SourceReport()))
+
+
+def test_some_tracklets_in_the_order_asked_for():
+    source = open_source([Tracklet([Frame(value)] * 3) for value in (10, 20, 30)])
+    clips = list(source.clips_of((2, 0), 2, 1, SIZE, SourceReport()))
+    assert [(clip.tracklet, int(clip.images[0, 0, 0, 0])) for clip in clips] == [(2, 30), (2, 30), (0, 10), (0, 10)]
