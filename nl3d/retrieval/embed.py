@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-import nl3d
-from nl3d.data.sources import ClipSource, SourceReport, StreamedClip, open_source
+from nl3d.data.sources import Record, SourceReport, TrackletSource, VideoSource, open_source
 from nl3d.retrieval.embeddings import Embeddings
-from nl3d.retrieval.network import ClipRunner, choose_layer, fingerprint
-from nl3d.retrieval.prefetch import prefetch
+from nl3d.retrieval.vectors import OutputLayer, TrackletEmbedder, progress_bar
 
 if TYPE_CHECKING:
     from nl3d.data.tracklets import Tracklet
 
-OutputLayer: TypeAlias = Literal["auto", "features", "embedding"]
-"""Which vector of the network stands for a clip."""
-
 
 def embed(
-    source: str | Path | Sequence[Tracklet],
+    source: str | Path | Sequence[Tracklet] | VideoSource | TrackletSource,
     model: nn.Module,
     *,
     tracks: str | Path | None = None,
@@ -37,20 +30,22 @@ def embed(
     device: str | torch.device | None = None,
     amp: bool = False,
     output_layer: OutputLayer = "auto",
+    skip_unreadable: bool = False,
     progress: bool | None = None,
     labels: dict[str, str] | None = None,
 ) -> Embeddings:
-    """Embed every tracklet of a video, of a folder, or of a list.
+    """Embed every tracklet of a video, of a folder, of a table, or of a list.
 
     A tracklet is cut into consecutive clips that do not overlap (:func:`nl3d.data.clips.consecutive_clips`), its frames
     resized and normalised as the network's ``pretrained_cfg`` says, and the vectors of its clips are averaged. A video
-    is decoded once and in order; memory is bounded by the tracklets that are open at the same time.
+    is decoded once and in order; memory is bounded by the tracklets that are open at the same time. More tracklets than
+    memory holds vectors, or more than one process embeds in time, are for :func:`nl3d.embed_to_file`.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.
 
     Args:
         source: A video file (with ``tracks``; needs PyAV), a folder of a video's frames (with ``tracks``), a folder of
-            tracklet folders, or tracklets.
+            tracklet folders, a table of frames (``.csv``, :func:`nl3d.data.read_manifest_tracklets`), or tracklets.
         model: A network that takes clips ``(B, 3, T, H, W)`` and returns :class:`nl3d.ReIDOutput` or a tensor
             ``(B, D)``. It runs in evaluation mode and keeps the mode it came in.
         tracks: Boxes in MOTChallenge text, ``frame,id,left,top,width,height,...``, frames from 1.
@@ -63,6 +58,8 @@ def embed(
         output_layer: ``"embedding"`` for the layer before the classifier, ``"features"`` for the pooled feature map,
             or ``"auto"``: the embedding if a checkpoint filled the layer that makes it, else the features, since a
             layer drawn at random would only blur them.
+        skip_unreadable: Whether a tracklet's frame that does not decode is replaced by the nearest one of its clip that
+            does, and counted, rather than an error that names it. A video must decode.
         progress: Whether to show a progress bar; on a terminal, if left out.
         labels: More metadata for the result, such as the model's and the weights' names.
 
@@ -71,93 +68,79 @@ def embed(
         ModuleNotFoundError: If the source is a video and PyAV is not installed.
         ValueError: If the source, the tracks or an option cannot be used; the message says which and why.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if output_layer not in ("auto", "features", "embedding"):
-        raise ValueError(f"output_layer must be one of 'auto', 'features', 'embedding', got {output_layer!r}")
+    embedder = TrackletEmbedder(
+        model,
+        num_frames=num_frames,
+        frame_step=frame_step,
+        size=size,
+        batch_size=batch_size,
+        device=device,
+        amp=amp,
+        output_layer=output_layer,
+    )
     clip_source = open_source(source, tracks)
-    config = getattr(model, "pretrained_cfg", None) or {}
-    num_frames = config.get("num_frames", 8) if num_frames is None else num_frames
-    frame_step = config.get("frame_step", 1) if frame_step is None else frame_step
-    height, width = config.get("input_size", (3, 256, 128))[1:] if size is None else size
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be (height, width), each at least 1, got {(height, width)}")
-    layer = choose_layer(model) if output_layer == "auto" else output_layer
-    runner = ClipRunner(model, device, amp, layer, config.get("mean"), config.get("std"))
-
     report = SourceReport()
-    stream = clip_source.clips(num_frames, frame_step, (height, width), report)
-    means = torch.empty(0)  # one block for all, since many small ones would pin the memory between them
-    counts = [0] * len(clip_source.records)
-    ready = prefetch(stream, ahead=2 * batch_size)
-    with closing(ready), runner, _progress_bar(clip_source.total_frames, progress) as bar:
-        for batch in _batches(ready, batch_size):
-            vectors = runner(torch.stack([clip.images for clip in batch]))
-            if not means.numel():
-                means = torch.zeros(len(counts), vectors.shape[1])
-            for clip, vector in zip(batch, vectors, strict=True):
-                counts[clip.tracklet] += 1
-                means[clip.tracklet] += (vector - means[clip.tracklet]) / counts[clip.tracklet]
-            bar.update(sum(clip.progress for clip in batch))
+    plan = embedder.num_frames, embedder.frame_step, embedder.size, report
+    everything = range(len(clip_source.records))
+    if isinstance(clip_source, TrackletSource):
+        parts = embedder.cut([len(tracklet) for tracklet in clip_source.tracklets])
+        clips = clip_source.clips_of(everything, *plan, skip_unreadable=skip_unreadable)
+    elif skip_unreadable:
+        raise ValueError("skip_unreadable must be left out for a video, whose frames come from one stream")
+    else:
+        parts, clips = [everything], clip_source.clips(*plan)
+    rows: list[int] = []
+    vectors = torch.empty(0)
+    with progress_bar(clip_source.total_frames, progress) as bar:
+        for kept, means in embedder.averages(clips, parts, bar):
+            if len(parts) == 1:
+                vectors = means
+            elif kept:
+                vectors = vectors if vectors.numel() else torch.empty(len(everything), means.shape[1])
+                vectors[len(rows) : len(rows) + len(kept)] = means
+            rows += kept
         bar.update(bar.total - bar.n)  # frames after the last clip
-    rows = [row for row, count in enumerate(counts) if count]
     if not rows:
-        raise ValueError("tracks must have a box inside the frames, got none; check that they belong to this video")
-    preprocessing = {
-        "num_frames": num_frames, "frame_step": frame_step, "size": [height, width], "interpolation": "bilinear",
-        "mean": list(runner.mean), "std": list(runner.std),
-    }  # fmt: skip
-    metadata = {
-        "model": str(config.get("architecture") or type(model).__name__),
-        "weights": str(config.get("weights") or config.get("tag") or ""),
-        "network": fingerprint(model),
-        "output": layer,
-        "preprocessing": json.dumps(preprocessing),
-        "source": str(clip_source.path or ""),
-        "tracks": str(clip_source.tracks or ""),
-        "notes": json.dumps(_notes(clip_source, report)),
-        "nl3d_version": nl3d.__version__,
-        **(labels or {}),
-    }
-    records = [clip_source.records[row] for row in rows]
+        raise ValueError(
+            f"tracklets must have a readable frame, got none: {report.unreadable[0][1]}"
+            if report.unreadable
+            else "tracks must have a box inside the frames, got none; check that they belong to this video"
+        )
     return Embeddings(
-        embeddings=means if len(rows) == len(means) else means[rows],
-        track_ids=torch.tensor([record.track_id for record in records], dtype=torch.int64),
+        embeddings=vectors[: len(rows)],
         frame_ranges=torch.tensor([report.ranges[row] for row in rows], dtype=torch.int64),
-        names=tuple(record.name for record in records),
-        pids=_column([record.pid for record in records]),
-        camids=_column([record.camid for record in records]),
-        metadata=metadata,
+        metadata={
+            **embedder.metadata,
+            "source": str(clip_source.path or ""),
+            "tracks": str(clip_source.tracks or ""),
+            "notes": json.dumps(make_notes(clip_source.records, rows, report)),
+            **(labels or {}),
+        },
+        **columns([clip_source.records[row] for row in rows]),
     )
 
 
-def _batches(clips: Iterator[StreamedClip], batch_size: int) -> Iterator[list[StreamedClip]]:
-    batch = []
-    for clip in clips:
-        batch.append(clip)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _progress_bar(total: int, progress: bool | None) -> Any:
-    from huggingface_hub.utils import tqdm
-
-    shown = sys.stderr.isatty() if progress is None else progress
-    return tqdm(total=total, unit=" frames", desc="embed", disable=not shown, name="nl3d.embed")
-
-
-def _notes(source: ClipSource, report: SourceReport) -> dict[str, Any]:
-    empty = [record.name for index, record in enumerate(source.records) if index not in report.ranges]
+def make_notes(records: Sequence[Record], rows: Sequence[int], report: SourceReport) -> dict[str, Any]:
+    """Say what became of boxes, frames and tracklets on the way; ``rows`` are the tracklets that have a vector."""
+    kept = set(rows) if len(rows) < len(records) else range(len(records))
     return {
         "clipped_boxes": report.clipped_boxes,
         "dropped_boxes": report.dropped_boxes,
-        "dropped_tracks": empty,
+        "dropped_tracks": [record.name for place, record in enumerate(records) if place not in kept],
+        "unreadable_frames": len(report.unreadable),
     }
 
 
-def _column(values: list[int | None]) -> Tensor | None:
+def columns(records: Sequence[Record]) -> dict[str, Any]:
+    """Give what is known of tracklets beside their vectors, as :class:`Embeddings` takes it."""
+    return {
+        "names": tuple(record.name for record in records),
+        "track_ids": torch.tensor([record.track_id for record in records], dtype=torch.int64),
+        "pids": _column([record.pid for record in records]),
+        "camids": _column([record.camid for record in records]),
+    }
+
+
+def _column(values: Sequence[int | None]) -> Tensor | None:
     known = [value for value in values if value is not None]
     return torch.tensor(known, dtype=torch.int64) if len(known) == len(values) else None

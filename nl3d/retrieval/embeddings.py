@@ -58,12 +58,7 @@ class Embeddings:
                 raise ValueError(f"{name} must have one row for each of the {count} names, got {tuple(value.shape)}")
         if len(set(self.names)) != count:
             raise ValueError("names must differ from each other")
-        if not torch.isfinite(self.embeddings).all():
-            broken = int((~torch.isfinite(self.embeddings)).any(dim=1).nonzero()[0])
-            raise ValueError(
-                f"embeddings must be finite, got NaN or infinite values for tracklet {self.names[broken]!r}; "
-                "check the weights, and leave out amp if it was on"
-            )
+        require_finite(self.embeddings, self.names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -148,3 +143,17 @@ class Embeddings:
             )
         except ValueError as error:
             raise ValueError(f"embeddings file {str(path)!r}: {error}") from error
+
+
+def require_finite(vectors: Tensor, names: Sequence[str]) -> None:
+    """Refuse vectors of which one is not finite, and say whose.
+
+    Raises:
+        ValueError: If there is such a vector.
+    """
+    if not torch.isfinite(vectors).all():
+        broken = int((~torch.isfinite(vectors)).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"embeddings must be finite, got NaN or infinite values for tracklet {names[broken]!r}; "
+            "check the weights, and leave out amp if it was on"
+        )

@@ -66,7 +66,12 @@ def test_a_video_gives_what_its_boxes_cut_out_by_hand_give(tmp_path):
     assert result.pids is None
     assert result.metadata["source"] == str(video.resolve())
     assert result.metadata["tracks"] == str(boxes.resolve())
-    assert json.loads(result.metadata["notes"]) == {"clipped_boxes": 1, "dropped_boxes": 1, "dropped_tracks": ["9"]}
+    assert json.loads(result.metadata["notes"]) == {
+        "clipped_boxes": 1,
+        "dropped_boxes": 1,
+        "dropped_tracks": ["9"],
+        "unreadable_frames": 0,
+    }
     assert json.loads(result.metadata["preprocessing"])["size"] == [24, 12]
     assert result.metadata["model"] == "tiny"
 
@@ -164,11 +169,7 @@ def test_refuses_vectors_that_are_not_finite():
         nl3d.embed(tracklets(2), model, output_layer="embedding")
 
 
-def test_a_failing_decoder_stops_the_network(tmp_path):
-    class Broken:
-        def read(self):
-            raise ValueError("this frame is broken")
-
+def test_a_failing_decoder_stops_the_network():
     people = [*tracklets(40), Tracklet([Broken()])]
     with pytest.raises(ValueError, match="this frame is broken"):
         nl3d.embed(people, TinyNet(), batch_size=2)
@@ -192,3 +193,36 @@ def test_the_progress_bar_counts_frames_to_the_end(capsys, shown):
     told = capsys.readouterr().err
     assert ("100%" in told and "12/12" in told) == shown
     assert shown or not told
+
+
+def test_parts_leave_the_order_and_the_vectors_as_they_are():
+    model, people = TinyNet(), tracklets(*[1 + place % 9 for place in range(150)])
+    result = nl3d.embed(people, model, batch_size=1)  # 64 clips a part
+    expected = torch.stack([averaged(model, tracklet.frames) for tracklet in people]).float()
+    torch.testing.assert_close(result.embeddings, expected, rtol=1e-5, atol=1e-6)
+    assert result.names[70] == "71"
+
+
+class Broken:
+    def read(self):
+        raise ValueError("this frame is broken")
+
+
+def test_unreadable_frames_are_skipped_only_when_asked():
+    people = tracklets(9, 4)
+    people.insert(1, Tracklet([Broken()] * 3, pid=1, camid=1, name="lost"))
+    people[0] = Tracklet([*people[0].frames[:2], Broken(), *people[0].frames[3:]], pid=5, camid=6)
+    result = nl3d.embed(people, TinyNet(), skip_unreadable=True)
+    assert result.names == ("1", "3")
+    assert result.frame_ranges.tolist() == [[1, 9], [1, 4]]
+    assert json.loads(result.metadata["notes"])["unreadable_frames"] == 4
+    assert json.loads(result.metadata["notes"])["dropped_tracks"] == ["lost"]
+    with pytest.raises(ValueError, match="tracklets must have a readable frame, got none: this frame is broken"):
+        nl3d.embed(people[1:2], TinyNet(), skip_unreadable=True)
+
+
+def test_a_video_must_decode(tmp_path):
+    video = write_video(tmp_path / "film.mkv", film(2))
+    boxes = write_boxes(tmp_path / "boxes.txt", [(1, 1, 2, 2, 5, 5)])
+    with pytest.raises(ValueError, match="skip_unreadable must be left out for a video"):
+        nl3d.embed(video, TinyNet(), tracks=boxes, skip_unreadable=True)
