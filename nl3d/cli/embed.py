@@ -12,33 +12,61 @@ from nl3d.cli.options import add_network_options, build_model, embed_options, no
 
 if TYPE_CHECKING:
     from nl3d.retrieval.embeddings import Embeddings
+    from nl3d.retrieval.shards import Share
 
 DESCRIPTION = """\
 Embed every tracklet: nl3d embed VIDEO --tracks BOXES.txt --output OUT.safetensors, with boxes in MOTChallenge text
-(frame,id,left,top,width,height,..., frames from 1), or nl3d embed FOLDER --output OUT.safetensors for a folder that
-holds one folder of frames for each tracklet."""
+(frame,id,left,top,width,height,..., frames from 1); nl3d embed FOLDER --output OUT.safetensors for a folder that holds
+one folder of frames for each tracklet; or nl3d embed TABLE.csv --output OUT.safetensors for a table of frames with a
+column path and, as known, tracklet, pid and camid. Folders and tables may be shared by many processes, torchrun
+--nproc_per_node 8 -m nl3d embed TABLE.csv ..., and the same command goes on where it was stopped."""
 
 
 def add_parser(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("embed", help="one vector for each tracklet", description=DESCRIPTION)
-    parser.add_argument("source", type=Path, metavar="VIDEO|FOLDER", help="a video, or a folder of tracklet folders")
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="VIDEO|FOLDER|TABLE.csv",
+        help="a video, a folder of tracklet folders, or a table of frames",
+    )
     parser.add_argument("--tracks", type=Path, metavar="BOXES.txt", help="boxes in the video, MOTChallenge text")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="replace a frame that does not decode by the nearest one of its clip, and report it",
+    )
     add_network_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from nl3d.retrieval.shards import Share
+
+    share = Share.from_environment()
+    if args.tracks is None:
+        _run_share(args, share)
+    elif share.world > 1:
+        raise ValueError(
+            f"tracks must be left out for {share.world} processes, since a video is decoded in order by one; "
+            "run nl3d embed by itself, once for each video"
+        )
+    else:
+        _run_video(args)
+
+
+def _run_video(args: argparse.Namespace) -> None:
     from nl3d.data.sources import open_source
     from nl3d.retrieval.embed import embed
     from nl3d.storage.files import check_output
 
     check_output(args.output, overwrite=args.overwrite)
-    open_source(args.source, args.tracks)  # refuse bad input before a network is fetched
-    result = embed(args.source, build_model(args), tracks=args.tracks, **embed_options(args))
+    source = open_source(args.source, args.tracks)  # refuse bad input before a network is fetched
+    result = embed(source, build_model(args), skip_unreadable=args.skip_unreadable, **embed_options(args))
     result.save(args.output, overwrite=args.overwrite)
     report(result)
     rows, width = result.embeddings.shape
@@ -46,6 +74,39 @@ def run(args: argparse.Namespace) -> None:
         f"{args.output}: {rows} tracklets, {width} numbers each "
         f"({result.metadata['output']} of {result.metadata['model']}, weights {result.metadata['weights']})\n"
     )
+
+
+def _run_share(args: argparse.Namespace, share: Share) -> None:
+    from nl3d.retrieval.parts import OtherRunError, part_folder
+    from nl3d.retrieval.shards import check_embed_output, embed_to_file, open_share
+
+    check_embed_output(args.output, overwrite=args.overwrite)
+    source = open_share(args.source, share, check_files=not args.skip_unreadable)
+    model = build_model(args)
+    try:
+        outcome = embed_to_file(
+            source,
+            model,
+            args.output,
+            overwrite=args.overwrite,
+            skip_unreadable=args.skip_unreadable,
+            share=share,
+            **embed_options(args),
+        )
+    except OtherRunError:
+        raise
+    except BaseException:
+        if part_folder(args.output).is_dir():
+            note(f"finished parts are kept in {part_folder(args.output)}; the same command goes on from there")
+        raise
+    for message in outcome.unreadable:
+        note(f"skipped: {message}")
+    for name in outcome.dropped:
+        note(f"dropped, since no frame of it can be read: tracklet {name}")
+    if outcome.joined:
+        sys.stdout.write(f"{outcome.text}\n")
+    else:
+        note(f"process {share.rank} of {share.world}: {outcome.text}" if share.world > 1 else outcome.text)
 
 
 def report(result: Embeddings) -> None:
@@ -57,3 +118,5 @@ def report(result: Embeddings) -> None:
         note(f"{notes['dropped_boxes']} boxes lay outside the frame altogether and were dropped")
     if notes["dropped_tracks"]:
         note(f"tracks without a box inside the frame were dropped: {', '.join(notes['dropped_tracks'])}")
+    if notes["unreadable_frames"]:
+        note(f"{notes['unreadable_frames']} frames could not be read and were replaced by others of their clips")

@@ -106,6 +106,13 @@ def embed(
             if report.unreadable
             else "tracks must have a box inside the frames, got none; check that they belong to this video"
         )
+    notes = make_notes(
+        clip_source.records,
+        rows,
+        clipped=report.clipped_boxes,
+        dropped=report.dropped_boxes,
+        unreadable=len(report.unreadable),
+    )
     return Embeddings(
         embeddings=vectors[: len(rows)],
         frame_ranges=torch.tensor([report.ranges[row] for row in rows], dtype=torch.int64),
@@ -113,21 +120,23 @@ def embed(
             **embedder.metadata,
             "source": str(clip_source.path or ""),
             "tracks": str(clip_source.tracks or ""),
-            "notes": json.dumps(make_notes(clip_source.records, rows, report)),
+            "notes": json.dumps(notes),
             **(labels or {}),
         },
         **columns([clip_source.records[row] for row in rows]),
     )
 
 
-def make_notes(records: Sequence[Record], rows: Sequence[int], report: SourceReport) -> dict[str, Any]:
+def make_notes(
+    records: Sequence[Record], rows: Sequence[int], *, clipped: int = 0, dropped: int = 0, unreadable: int = 0
+) -> dict[str, Any]:
     """Say what became of boxes, frames and tracklets on the way; ``rows`` are the tracklets that have a vector."""
     kept = set(rows) if len(rows) < len(records) else range(len(records))
     return {
-        "clipped_boxes": report.clipped_boxes,
-        "dropped_boxes": report.dropped_boxes,
+        "clipped_boxes": clipped,
+        "dropped_boxes": dropped,
         "dropped_tracks": [record.name for place, record in enumerate(records) if place not in kept],
-        "unreadable_frames": len(report.unreadable),
+        "unreadable_frames": unreadable,
     }
 
 

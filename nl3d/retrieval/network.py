@@ -54,6 +54,16 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
     return picked
 
 
+def device_of_rank(device: str | torch.device | None, local_rank: int) -> str | torch.device | None:
+    """Give the processes of a machine a GPU each, where the device is ``"auto"`` or ``"cuda"`` without a number.
+
+    With fewer GPUs than processes they share them; a process that sees a single GPU takes that.
+    """
+    if str(device) not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
 def fingerprint(model: nn.Module) -> str:
     """Hash the parameters and buffers, so that vectors of different networks are never compared."""
     digest = hashlib.sha256()
