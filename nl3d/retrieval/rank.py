@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
 from nl3d.data.sources import open_source
-from nl3d.metrics import pairwise_distance
-from nl3d.retrieval.embeddings import Embeddings
+from nl3d.metrics.distance import Metric
+from nl3d.retrieval.index import GalleryIndex
+from nl3d.retrieval.nearest import nearest
+from nl3d.retrieval.stored import Vectors
+from nl3d.retrieval.task import prepare
 from nl3d.storage.files import check_output, replacing
 from nl3d.viz.ranking import Tile, draw_ranking
 
@@ -22,10 +24,6 @@ if TYPE_CHECKING:
     from nl3d.data.tracklets import Tracklet
 
     Source: TypeAlias = str | Path | Sequence[Tracklet]
-
-Metric: TypeAlias = Literal["euclidean", "cosine"]
-
-QUERIES_AT_ONCE = 1024
 
 
 class Found(NamedTuple):
@@ -74,13 +72,13 @@ class Ranking:
     Args:
         query: What was looked for.
         gallery: Where it was looked for.
-        indices: ``(num_query, K)`` int64, rows of the gallery.
-        distances: ``(num_query, K)`` float32, ascending along a row.
+        indices: ``(num_query, K)`` int64, rows of the gallery; -1 at the end of a row for which an index found fewer.
+        distances: ``(num_query, K)`` float32, ascending along a row, infinite where ``indices`` are -1.
         metric: How distances were measured.
     """
 
-    query: Embeddings
-    gallery: Embeddings
+    query: Vectors
+    gallery: Vectors
     indices: Tensor
     distances: Tensor
     metric: Metric
@@ -103,6 +101,7 @@ class Ranking:
             for column, (place, distance) in enumerate(
                 zip(self.indices[row].tolist(), self.distances[row].tolist(), strict=True)
             )
+            if place >= 0
         )
         return RankedQuery(*_who(self.query, row), found)
 
@@ -138,7 +137,9 @@ class Ranking:
             raise ValueError(f"rows must be at least 1, got {rows}")
         drawn = min(rows, len(self.query))
         queries = [self.query.names[row] for row in range(drawn)]
-        found = [[self.gallery.names[place] for place in self.indices[row].tolist()] for row in range(drawn)]
+        found = [
+            [self.gallery.names[place] for place in self.indices[row].tolist() if place >= 0] for row in range(drawn)
+        ]
         query_frames = _middle_frames(self.query, queries, query_source, "query_source")
         gallery_frames = _middle_frames(
             self.gallery, sorted({name for names in found for name in names}), gallery_source, "gallery_source"
@@ -174,11 +175,11 @@ class Ranking:
 
 
 def rank(
-    query: Embeddings | str | Path,
-    gallery: Embeddings | str | Path,
+    query: Vectors | str | Path,
+    gallery: Vectors | GalleryIndex | str | Path,
     *,
     top: int = 10,
-    metric: Metric = "euclidean",
+    metric: Metric | None = None,
     names: Sequence[str] | None = None,
 ) -> Ranking:
     """Rank the tracklets of a gallery by their distance to each query.
@@ -187,9 +188,9 @@ def rank(
 
     Args:
         query: Embeddings, or a file of them.
-        gallery: The same.
+        gallery: The same, or an index, which may miss some of the nearest.
         top: Gallery tracklets to give for each query, at most.
-        metric: ``"euclidean"``, or ``"cosine"`` for one minus the cosine.
+        metric: ``"euclidean"``, or ``"cosine"`` for one minus the cosine; an index's own, else Euclidean, if left out.
         names: Query tracklets to rank for; all, if left out.
 
     Raises:
@@ -198,36 +199,16 @@ def rank(
 
     Example:
         >>> vectors, ranges = torch.tensor([[0.0], [1.0], [5.0]]), torch.ones(3, 2, dtype=torch.int64)
-        >>> people = Embeddings(vectors, torch.arange(3), ranges, ("a", "b", "c"))
+        >>> people = nl3d.Embeddings(vectors, torch.arange(3), ranges, ("a", "b", "c"))
         >>> rank(people, people, top=1).indices.flatten().tolist()
         [1, 0, 1]
     """
-    if top < 1:
-        raise ValueError(f"top must be at least 1, got {top}")
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric must be one of 'euclidean', 'cosine', got {metric!r}")
-    if isinstance(query, str | Path) and isinstance(gallery, str | Path) and _same_file(query, gallery):
-        query = gallery = Embeddings.load(query)
-    query = query if isinstance(query, Embeddings) else Embeddings.load(query)
-    gallery = gallery if isinstance(gallery, Embeddings) else Embeddings.load(gallery)
-    _check_comparable(query, gallery)
-    same = query is gallery
-    query = query if names is None else query.select(names)
-    places = {name: place for place, name in enumerate(gallery.names)}
-    own = torch.tensor([places[name] for name in query.names]) if same else None
-    count = min(top, len(gallery) - (own is not None))
-    if count < 1:
-        raise ValueError(f"gallery must hold a tracklet besides the query, got {len(gallery)} in all")
-    indices, distances = [], []
-    for start in range(0, len(query), QUERIES_AT_ONCE):
-        rows = slice(start, start + QUERIES_AT_ONCE)
-        distmat: Any = pairwise_distance(query.embeddings[rows], gallery.embeddings, metric=metric)
-        if own is not None:
-            distmat[torch.arange(len(distmat)), own[rows]] = torch.inf
-        nearest = distmat.topk(count, largest=False)
-        distances.append(nearest.values)
-        indices.append(nearest.indices)
-    return Ranking(query, gallery, torch.cat(indices), torch.cat(distances), metric)
+    task = prepare(query, gallery, top=top, metric=metric, names=names)
+    if isinstance(gallery, GalleryIndex):
+        distances, indices = gallery.search(task.vectors, task.count, own=task.own)
+    else:
+        distances, indices = nearest(task.vectors, task.gallery, task.count, metric=task.metric, own=task.own)
+    return Ranking(task.query, task.gallery, indices, distances, task.metric)
 
 
 def check_picture(path: str | Path, *, overwrite: bool) -> Path:
@@ -238,32 +219,7 @@ def check_picture(path: str | Path, *, overwrite: bool) -> Path:
     return path
 
 
-def _same_file(first: str | Path, second: str | Path) -> bool:
-    first, second = Path(first), Path(second)
-    return first.exists() and second.exists() and first.samefile(second)
-
-
-def _check_comparable(query: Embeddings, gallery: Embeddings) -> None:
-    if query.embeddings.shape[1] != gallery.embeddings.shape[1]:
-        raise ValueError(
-            "query and gallery must be of one width, embedded by the same network, "
-            f"got {query.embeddings.shape[1]} and {gallery.embeddings.shape[1]}"
-        )
-    for key in ("network", "output"):
-        first, second = query.metadata.get(key), gallery.metadata.get(key)
-        if first and second and first != second:
-            raise ValueError(
-                f"query and gallery must come from the same {key}, got {_maker(query)} and {_maker(gallery)}; "
-                "embed both with the same model, weights and output layer"
-            )
-
-
-def _maker(embeddings: Embeddings) -> str:
-    parts = (embeddings.metadata.get(key) for key in ("model", "weights", "output", "network"))
-    return "/".join(part for part in parts if part)
-
-
-def _who(embeddings: Embeddings, row: int) -> tuple[str, int, tuple[int, int]]:
+def _who(embeddings: Vectors, row: int) -> tuple[str, int, tuple[int, int]]:
     first, last = embeddings.frame_ranges[row].tolist()
     return embeddings.names[row], int(embeddings.track_ids[row]), (first, last)
 
@@ -273,7 +229,7 @@ def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _middle_frames(
-    embeddings: Embeddings, names: Sequence[str], source: Source | None, argument: str
+    embeddings: Vectors, names: Sequence[str], source: Source | None, argument: str
 ) -> dict[str, Tensor]:
     tracks = None
     if source is None:
