@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nl3d.cli.embed import report
+from nl3d.cli.index import add_index_options, check_index_options, note_short, open_index
 from nl3d.cli.options import add_network_options, build_model, embed_options, note, positive
 
 if TYPE_CHECKING:
-    from nl3d.retrieval.embeddings import Embeddings
+    from nl3d.retrieval.stored import Vectors
 
 DESCRIPTION = """\
 Rank the gallery for each query. QUERY and GALLERY are files that nl3d embed wrote, or what nl3d embed takes, which is
@@ -27,12 +28,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--query-tracks", type=Path, metavar="BOXES.txt", help="boxes, if QUERY is a video")
     parser.add_argument("--gallery-tracks", type=Path, metavar="BOXES.txt", help="boxes, if GALLERY is a video")
     parser.add_argument("--top", type=positive, default=10, metavar="K", help="tracklets for each query (%(default)s)")
-    parser.add_argument("--metric", choices=("euclidean", "cosine"), default="euclidean")
+    parser.add_argument("--metric", choices=("euclidean", "cosine"), help="euclidean, or that of --index-file")
     parser.add_argument("--only", action="append", metavar="NAME", help="rank for this query tracklet; may be repeated")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the ranked tracklets")
     parser.add_argument("--rows", type=positive, default=10, metavar="N", help="queries in the picture (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the picture if it exists")
+    add_index_options(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
 
@@ -40,39 +42,50 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from nl3d.retrieval.rank import check_picture, rank
+    from nl3d.retrieval.recall import measure_recall
 
     if args.picture:
         check_picture(args.picture, overwrite=args.overwrite)
+    check_index_options(args)
     query, gallery = _load(args)
-    ranking = rank(query, gallery, top=args.top, metric=args.metric, names=args.only)
+    index = open_index(args, gallery) if args.index == "faiss" else None
+    ranking = rank(query, index or gallery, top=args.top, metric=args.metric, names=args.only)
+    result = ranking.to_dict() if args.json else {}
+    if index is not None:
+        note_short(ranking, index)
+        result["index"] = index.settings.given()
+        if args.recall_queries:
+            recall = measure_recall(query, index, top=args.top, names=args.only, sample=args.recall_queries)
+            note(str(recall))
+            result["index"] |= recall._asdict()
     if args.picture:
         ranking.save_picture(args.picture, rows=args.rows, overwrite=args.overwrite)
         if len(ranking.query) > args.rows:
             note(f"the picture shows the first {args.rows} of {len(ranking.query)} queries; see --rows and --only")
     if args.json:
-        sys.stdout.write(json.dumps(ranking.to_dict(), indent=1) + "\n")
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
     else:
         sys.stdout.write(ranking.table())
 
 
-def _load(args: argparse.Namespace) -> tuple[Embeddings, Embeddings]:
+def _load(args: argparse.Namespace) -> tuple[Vectors, Vectors]:
     """Read or make the two sets, once if they are the same."""
     from nl3d.data.sources import open_source
     from nl3d.retrieval.embed import embed
-    from nl3d.retrieval.embeddings import Embeddings
+    from nl3d.retrieval.stored import StoredEmbeddings
 
-    sets: dict[tuple[Path, Path | None], Embeddings] = {}
+    sets: dict[tuple[Path, Path | None], Vectors] = {}
     wanted = [(args.query.resolve(), args.query_tracks), (args.gallery.resolve(), args.gallery_tracks)]
     sources = []
     for path, tracks in dict.fromkeys(wanted):
         if tracks is None and path.suffix == ".safetensors":
-            sets[path, tracks] = Embeddings.load(path)
+            sets[path, tracks] = StoredEmbeddings(path)
         else:
             open_source(path, tracks)  # refuse bad input before a network is fetched
             sources.append((path, tracks))
     model = build_model(args) if sources else None
     for path, tracks in sources:
         assert model is not None
-        sets[path, tracks] = embed(path, model, tracks=tracks, **embed_options(args))
-        report(sets[path, tracks])
+        sets[path, tracks] = made = embed(path, model, tracks=tracks, **embed_options(args))
+        report(made)
     return sets[wanted[0]], sets[wanted[1]]
