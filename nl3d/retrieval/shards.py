@@ -206,7 +206,7 @@ def open_share(source: str | Path | TrackletSource, share: Share, *, check_files
         TypeError: If it is neither a table nor a folder.
         ValueError: If it is a video, or its tracklets' names are more than a file can hold.
     """
-    if isinstance(source, TrackletSource):
+    if isinstance(source, TrackletSource) and source.path:
         return source
     if not isinstance(source, str | Path):
         raise TypeError(f"source must be a table or a folder that all processes see, got {type(source).__name__}")

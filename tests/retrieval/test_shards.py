@@ -9,7 +9,9 @@ import torch
 
 import nl3d
 from nl3d.cli import main
+from nl3d.data.frames import FrameNames
 from nl3d.data.sources import open_source
+from nl3d.data.tracklets import Tracklet
 from nl3d.retrieval import parts, shards
 from nl3d.retrieval.embeddings import Embeddings
 from nl3d.retrieval.network import device_of_rank, seeded
@@ -273,21 +275,22 @@ def test_an_unreadable_frame_stops_the_run_but_not_what_is_done(tmp_path, table)
 
 
 def test_skipped_frames_are_counted_whoever_skips_them(tmp_path, table):
-    for name in ("0_0", "12_3", "12_4"):  # the first tracklet has no other frame
+    lost = [f"{place}_{frame}" for place in range(3) for frame in range(LENGTHS[place])]  # all of the first part
+    for name in (*lost, "12_3", "12_4"):
         (tmp_path / "frames" / f"{name}.jpg").write_bytes(b"noise")
     (tmp_path / "frames" / "20_1.jpg").unlink()
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     outcome = run(table, one, skip_unreadable=True)
-    assert len(outcome.unreadable) == 4
+    assert len(outcome.unreadable) == len(lost) + 3
     assert "0_0.jpg' cannot be read" in outcome.unreadable[0]
-    assert outcome.dropped == ("t0",)
+    assert outcome.dropped == ("t0", "t1", "t2")
     run(table, two, 1, 2, skip_unreadable=True)
     run(table, two, 0, 2, skip_unreadable=True)
     assert one.read_bytes() == two.read_bytes()
     result = Embeddings.load(two)
-    assert (len(result), result.names[0]) == (22, "t1")
+    assert (len(result), result.names[0]) == (20, "t3")
     notes = json.loads(result.metadata["notes"])
-    assert (notes["unreadable_frames"], notes["dropped_tracks"]) == (4, ["t0"])
+    assert (notes["unreadable_frames"], notes["dropped_tracks"]) == (len(lost) + 3, ["t0", "t1", "t2"])
 
 
 def test_nothing_readable_is_refused(tmp_path):
@@ -313,7 +316,11 @@ def test_each_frame_is_looked_for_by_one_process_before_any_work(tmp_path, table
     assert not model.seen
     for rank in (0, 1):
         shards.open_share(table, Share(rank, 3))
-    with pytest.raises(FileNotFoundError, match=r"20_1.jpg' does not exist"):
+    (tmp_path / "frames" / "0_0.jpg").unlink()
+    shards.open_share(table, Share(1, 3))
+    with pytest.raises(FileNotFoundError, match=r"0_0.jpg' does not exist"):
+        shards.open_share(table, Share(0, 3))
+    with pytest.raises(FileNotFoundError, match=r"nor do 1 others"):
         shards.open_share(table, Share())
 
 
@@ -369,9 +376,18 @@ def test_each_process_of_a_machine_takes_its_gpu(monkeypatch):
     assert device_of_rank(torch.device("cuda"), 5) == torch.device("cuda:0")
 
 
+def test_a_process_embeds_on_its_gpu(tmp_path, table, monkeypatch):
+    asked = []
+    monkeypatch.setattr(shards, "device_of_rank", lambda device, rank: asked.append((device, rank)) or "cpu")
+    embed_to_file(table, TinyNet(), tmp_path / "out.safetensors", device="auto", share=Share(6, 8, local_rank=2))
+    assert asked == [("auto", 2)]
+
+
 def test_refuses_sources_that_processes_cannot_share(tmp_path, table):
     with pytest.raises(TypeError, match="source must be a table or a folder that all processes see, got list"):
         embed_to_file(open_source(table).tracklets, TinyNet(), tmp_path / "out.safetensors")
+    with pytest.raises(TypeError, match="that all processes see, got TrackletSource"):
+        run(open_source(open_source(table).tracklets), tmp_path / "out.safetensors")
     (tmp_path / "film.mp4").write_bytes(b"noise")
     with pytest.raises(ValueError, match="tracks must be given for the video"):
         run(tmp_path / "film.mp4", tmp_path / "out.safetensors")
@@ -391,6 +407,8 @@ def test_what_vectors_hang_on_is_told_apart(table):
     table.write_text(table.read_text() + "frames/1_0.jpg,t22,11,1\n")
     longer = open_source(table)
     assert parts.source_digest(longer.tracklets, longer.records) != digest
-    tracklets = [nl3d.data.Tracklet(list(tracklet.frames)) for tracklet in source.tracklets]
+    moved = [Tracklet(FrameNames("elsewhere", tracklet.frames.names)) for tracklet in source.tracklets]
+    assert parts.source_digest(moved, source.records) != digest
+    tracklets = [Tracklet(list(tracklet.frames)) for tracklet in source.tracklets]
     by_path = parts.source_digest(tracklets, source.records)
     assert by_path != parts.source_digest(tracklets[::-1], source.records)
