@@ -158,6 +158,19 @@ def test_boxes_drift_and_jitter():
     assert drifting.diff().diff().abs().mean() > 2 * steady.diff().diff().abs().mean()
 
 
+def test_loose_boxes_leave_a_margin():
+    def heights(looseness: float) -> torch.Tensor:
+        """Rows that the walker takes up, in each of some tracklets."""
+        world = replace(CLEAN, size=(96, 48), looseness=looseness)
+        masks = [figure(world, 4, 1, tracklet, 1)[0] for tracklet in range(12)]
+        return torch.stack([mask.any(1).sum() for mask in masks]).float()
+
+    tight, loose = heights(0.0), heights(0.8)
+    share = loose / tight
+    assert 0.53 < share.min() < 0.7  # 1.05 of the walker's height, or up to 1.85
+    assert 0.8 < share.max() <= 1.0
+
+
 def test_the_street_passes_by_who_walks_across_the_view():
     world = replace(CLEAN, size=(96, 48), clutter=2.0, difficulty=1.0, degradation=0.0, misalignment=0.0, occlusion=0.0)
 

@@ -70,7 +70,8 @@ class _Shot:
         drift *= np.array([[0.06], [0.025], [0.04], [0.02]])
         jitter = np.stack([self.draws("jitter", frame).normals(4) for frame in self.frames])
         shift = off * (miss[:, None] + drift + jitter.T * np.array([[0.012], [0.008], [0.01], [0.005]]))
-        height = (soles - crown) * 1.05 * np.exp(shift[2])
+        margin = 1.05 + self.world.looseness * Draws(self.world.seed, "margin", *self.key).uniform()
+        height = (soles - crown) * margin * np.exp(shift[2])
         width = BOX_ASPECT * height * np.exp(shift[3])
         middle = (soles + crown) / 2 + shift[1] * height
         return Boxes(left=shift[0] * width - width / 2, top=middle - height / 2, width=width, height=height)

@@ -45,6 +45,8 @@ class WalkerWorld:
         degradation: Strength of low resolution, blur, noise and compression.
         misalignment: How far boxes miss, drift and jitter.
         occlusion: How often something passes in front of a walker.
+        looseness: By how much boxes may be larger than the walker, as a share of its height, drawn per tracklet: some
+            detectors leave a wide margin. No part of ``difficulty``.
 
     Raises:
         ValueError: If a number is out of range, or if test identities would start inside a group.
@@ -72,6 +74,7 @@ class WalkerWorld:
     degradation: float = 1.0
     misalignment: float = 1.0
     occlusion: float = 1.0
+    looseness: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_identities", "num_cameras", "cameras_per_identity", "group_size"):
@@ -84,7 +87,7 @@ class WalkerWorld:
             raise ValueError(f"frame_rate must be positive, got {self.frame_rate}")
         if not 0 <= self.alike <= 1:
             raise ValueError(f"alike must be a share from 0 to 1, got {self.alike}")
-        for name in ("difficulty", "camera_style", "clutter", "degradation", "misalignment", "occlusion"):
+        for name in ("difficulty", "camera_style", "clutter", "degradation", "misalignment", "occlusion", "looseness"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
         if (self.num_identities - self.num_test) % self.group_size:
