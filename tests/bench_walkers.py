@@ -1,20 +1,33 @@
-"""How fast walkers are rendered, and what a colour histogram makes of them; not collected by pytest.
+"""How fast walkers are rendered, what a colour histogram makes of them, and what trained networks do.
+
+Not collected by pytest.
 
 OMP_NUM_THREADS=1 python -m tests.bench_walkers speed
 OMP_NUM_THREADS=1 python -m tests.bench_walkers histogram
+OMP_NUM_THREADS=1 python -m tests.bench_walkers runs runs/small2/resnet3d/seed-*
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from nl3d.data.walkers import WalkerTracklets, WalkerWorld
 from nl3d.metrics import evaluate, pairwise_distance
 from nl3d.metrics.histogram import stripe_histogram
+from nl3d.training.config import read_config
+from nl3d.training.data import read_dataset
+from nl3d.training.evaluation import Evaluation
+from nl3d.training.export import load_run
+from nl3d.training.run import make_accelerator
+from nl3d.training.tables import mean_and_deviation
 
+WORLD_OPTIONS = {item.name for item in dataclasses.fields(WalkerWorld)}
 WORLDS = ({}, {"seed": 1}, {"alike": 0.0}, {"difficulty": 0.0}, {"difficulty": 0.5}, {"difficulty": 2.0})
 
 
@@ -46,26 +59,69 @@ def histogram() -> None:
         queries = embeddings[[places[key] for key in query.keys]]
         labels = (query.pids, gallery.pids, query.camids, gallery.camids)
         result = evaluate(queries, embeddings, *labels)
-        within, chance = within_groups(world, query, gallery, pairwise_distance(queries, embeddings))
+        groups = [world.group_of(pid) for pid in gallery.pids.tolist()]
+        within, chance, _ = within_groups(torch.tensor(groups), labels, pairwise_distance(queries, embeddings))
         print(f"{changes}: rank-1 {result.cmc[1]:.3f}, mAP {result.mAP:.3f}; dressed alike {within:.3f}, {chance:.3f}")
 
 
+def runs(folders: list[Path]) -> None:
+    """Rank-1 of trained networks, of it what clothes decide and what is left to motion; mean and deviation."""
+    scores = []
+    for folder in folders:
+        config = read_config(folder / "config.json")
+        dataset = read_dataset(config)
+        evaluation = Evaluation(dataset, config, make_accelerator(config))
+        rows, _ = evaluation.embed(load_run(folder))
+        query, gallery = rows[evaluation.query_rows], rows[evaluation.gallery_rows]
+        labels = tuple(
+            torch.tensor([getattr(tracklet, name) for tracklet in part])
+            for name in ("pid", "camid")
+            for part in (dataset.query, evaluation.gallery)
+        )
+        world = WalkerWorld(**{name: value for name, value in config.data_args.items() if name in WORLD_OPTIONS})
+        groups = torch.tensor([world.group_of(pid) for pid in labels[1].tolist()])
+        rank1 = evaluate(query, gallery, *labels, metric=config.metric).cmc[1]
+        scores.append((rank1, *within_groups(groups, labels, pairwise_distance(query, gallery, metric=config.metric))))
+    names = ("rank-1", "dressed alike: rank-1", "chance", "first one is dressed alike")
+    print(", ".join(f"{name} {mean_and_deviation([100 * value for value in column])} %"
+                    for name, column in zip(names, zip(*scores, strict=True), strict=True)))  # fmt: skip
+
+
 def within_groups(
-    world: WalkerWorld, query: WalkerTracklets, gallery: WalkerTracklets, distmat: torch.Tensor
-) -> tuple[float, float]:
-    """Rank-1 among the gallery rows dressed like the query, under other cameras; and what guessing gives."""
-    groups = torch.tensor([world.group_of(pid) for pid in gallery.pids.tolist()])
-    hits, guesses = [], []
-    for distances, key in zip(distmat, query.keys, strict=True):
-        rows = (groups == world.group_of(key.pid)) & (gallery.camids != key.camid)
-        pids = gallery.pids[rows]
-        if (pids == key.pid).any() and (pids != key.pid).any():
-            hits.append(float(pids[distances[rows].argmin()] == key.pid))
-            guesses.append(float((pids == key.pid).float().mean()))
-    return sum(hits) / max(1, len(hits)), sum(guesses) / max(1, len(guesses))
+    groups: torch.Tensor, labels: Sequence[torch.Tensor], distmat: torch.Tensor
+) -> tuple[float, float, float]:
+    """Take the queries of people dressed like others, and the gallery rows under other cameras than theirs.
+
+    Args:
+        groups: Group of each gallery row; people of one are dressed alike.
+        labels: Pids of queries and gallery, camids of queries and gallery.
+        distmat: Distances.
+
+    Returns:
+        Share of queries whose nearest row among those dressed alike is the right person, the same of guesses, and share
+        of queries whose nearest row of all is dressed alike.
+    """
+    q_pids, g_pids, q_camids, g_camids = labels
+    hits, guesses, clothes = [], [], []
+    for distances, pid, camid in zip(distmat, q_pids, q_camids, strict=True):
+        own = groups[g_pids == pid][0]
+        elsewhere = g_camids != camid
+        rows = (groups == own) & elsewhere
+        pids = g_pids[rows]
+        if (pids == pid).any() and (pids != pid).any():
+            hits.append(float(pids[distances[rows].argmin()] == pid))
+            guesses.append(float((pids == pid).float().mean()))
+            clothes.append(float(groups[elsewhere][distances[elsewhere].argmin()] == own))
+    count = max(1, len(hits))
+    return sum(hits) / count, sum(guesses) / count, sum(clothes) / count
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "histogram"])
-    {"speed": speed, "histogram": histogram}[parser.parse_args().what]()
+    parser.add_argument("what", choices=["speed", "histogram", "runs"])
+    parser.add_argument("folders", nargs="*", type=Path, help="of runs")
+    arguments = parser.parse_args()
+    if arguments.what == "runs":
+        runs(arguments.folders)
+    else:
+        {"speed": speed, "histogram": histogram}[arguments.what]()
