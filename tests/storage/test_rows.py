@@ -7,7 +7,7 @@ from nl3d.storage.rows import write_safetensors_rows
 OTHERS = {"zeta": torch.arange(5), "alpha": torch.arange(10).view(5, 2)}
 
 
-@pytest.mark.parametrize("metadata", [{}, {"b": "ü\n\"x\"", "a": "1"}])
+@pytest.mark.parametrize("metadata", [{}, {"b": 'ü\n"x"', "a": "1"}])
 @pytest.mark.parametrize("others", [OTHERS, {}], ids=["labelled", "alone"])
 def test_blocks_give_the_bytes_of_the_whole(tmp_path, others, metadata):
     whole = torch.randn(5, 3)
