@@ -236,7 +236,7 @@ def _prepared(rows: Tensor, metric: Metric) -> Tensor:
     """Give rows as FAISS wants them; it has the inner product, which is the cosine of rows of length one."""
     if metric == "cosine":
         return F.normalize(rows / rows.abs().amax(1, keepdim=True).clamp(min=1e-30), dim=1)
-    if not rows.square().sum(1).isfinite().all():
+    if not torch.linalg.vector_norm(rows, dim=1).square().isfinite().all():
         raise ValueError("embeddings must have finite squares, got values that are too large; normalise them")
     return rows.contiguous()
 

@@ -1,5 +1,6 @@
 import builtins
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,11 +81,11 @@ def test_recall_is_what_counting_gives(gallery, settings, least):
 @pytest.mark.parametrize("settings", [FLAT, HNSW, IVFPQ], ids=lambda settings: settings.kind)
 def test_a_query_in_the_gallery_is_left_out_of_its_own_ranking(gallery, settings):
     index = GalleryIndex.build(gallery, settings)
-    index.set_effort(candidates=1)
+    index.set_effort(candidates=1, nprobe=8 if settings.kind == "ivfpq" else None)
     for query in (gallery, gallery.path, str(gallery.path)):
         ranking = nl3d.rank(query, index, top=3, names=["t5", "t599", "t0"])
         assert not (ranking.indices == torch.tensor([[5], [599], [0]])).any()
-        assert (ranking.indices >= 0).sum() >= 3
+        assert (ranking.indices >= 0).all()
     assert nl3d.rank(people(600), index, top=1, names=["t5"])[0].found[0].name == "t5"  # another set
 
 
@@ -220,17 +221,9 @@ def test_without_faiss_says_what_to_install(gallery, monkeypatch):
         GalleryIndex.build(gallery)
 
 
-def test_as_many_threads_as_pytorch_and_not_for_good(gallery):
-    import faiss
-
-    before = torch.get_num_threads(), faiss.omp_get_max_threads()
-    try:
-        torch.set_num_threads(1)
-        faiss.omp_set_num_threads(3)
-        with module._threads_of_torch(faiss):
-            assert faiss.omp_get_max_threads() == torch.get_num_threads()
-        GalleryIndex.build(gallery)
-        assert faiss.omp_get_max_threads() == 3
-    finally:
-        torch.set_num_threads(before[0])
-        faiss.omp_set_num_threads(before[1])
+def test_faiss_has_as_many_threads_as_pytorch_while_it_works():
+    counts = [7]
+    faiss = SimpleNamespace(omp_get_max_threads=lambda: counts[-1], omp_set_num_threads=counts.append)
+    with module._threads_of_torch(faiss):
+        assert counts == [7, torch.get_num_threads()]
+    assert counts == [7, torch.get_num_threads(), 7]
