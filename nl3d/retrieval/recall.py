@@ -70,4 +70,4 @@ def measure_recall(
     _, expected = nearest(vectors, task.gallery, task.count, metric=task.metric, own=own)
     ended = time.perf_counter()
     hits = (expected[:, :, None] == found[:, None, :]).any(2)
-    return Recall(float(hits.float().mean()), task.count, len(vectors), searched - started, ended - searched)
+    return Recall(float(hits.double().mean()), task.count, len(vectors), searched - started, ended - searched)
