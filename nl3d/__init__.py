@@ -24,7 +24,7 @@ _PUBLIC = {
     "ReIDLoss": "nl3d.losses.reid",
     "Embeddings": "nl3d.retrieval.embeddings",
     "embed": "nl3d.retrieval.embed",
-    "embed_to_file": "nl3d.retrieval.shards",
+    "embed_to_file": "nl3d.retrieval.sharing.shards",
     "rank": "nl3d.retrieval.rank",
     "from_checkpoint": "nl3d.zoo.checkpoint",
     "resnet3d18": "nl3d.zoo.factories",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from nl3d.retrieval.embed import embed as embed
     from nl3d.retrieval.embeddings import Embeddings as Embeddings
     from nl3d.retrieval.rank import rank as rank
-    from nl3d.retrieval.shards import embed_to_file as embed_to_file
+    from nl3d.retrieval.sharing.shards import embed_to_file as embed_to_file
     from nl3d.zoo.checkpoint import from_checkpoint as from_checkpoint
     from nl3d.zoo.factories import resnet3d18 as resnet3d18
     from nl3d.zoo.factories import resnet3d18_nl as resnet3d18_nl

@@ -12,7 +12,7 @@ from nl3d.cli.options import add_network_options, build_model, embed_options, no
 
 if TYPE_CHECKING:
     from nl3d.retrieval.embeddings import Embeddings
-    from nl3d.retrieval.shards import Share
+    from nl3d.retrieval.sharing.shards import Share
 
 DESCRIPTION = """\
 Embed every tracklet: nl3d embed VIDEO --tracks BOXES.txt --output OUT.safetensors, with boxes in MOTChallenge text
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from nl3d.retrieval.shards import Share
+    from nl3d.retrieval.sharing.shards import Share
 
     share = Share.from_environment()
     if args.tracks is None:
@@ -77,8 +77,8 @@ def _run_video(args: argparse.Namespace) -> None:
 
 
 def _run_share(args: argparse.Namespace, share: Share) -> None:
-    from nl3d.retrieval.parts import OtherRunError, part_folder
-    from nl3d.retrieval.shards import check_embed_output, embed_to_file, open_share
+    from nl3d.retrieval.sharing.parts import OtherRunError, part_folder
+    from nl3d.retrieval.sharing.shards import check_embed_output, embed_to_file, open_share
 
     check_embed_output(args.output, overwrite=args.overwrite)
     source = open_share(args.source, share, check_files=not args.skip_unreadable)

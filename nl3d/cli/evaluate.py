@@ -110,8 +110,8 @@ def _evaluate(
 ) -> tuple[str, RankingResult]:
     """Score one split; gives the protocol with it."""
     from nl3d.metrics import evaluate
-    from nl3d.retrieval.labelled import read_retrieval
     from nl3d.retrieval.network import pick_device
+    from nl3d.retrieval.scoring.labelled import read_retrieval
 
     device = pick_device(args.device)
     rules = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,6 +143,30 @@ class Embeddings:
             )
         except ValueError as error:
             raise ValueError(f"embeddings file {str(path)!r}: {error}") from error
+
+
+def require_made_alike(query: Mapping[str, str], gallery: Mapping[str, str]) -> None:
+    """Refuse to compare what two networks, or two layers of one, gave; metadata that says nothing is taken.
+
+    Args:
+        query: Metadata of the one file.
+        gallery: Metadata of the other.
+
+    Raises:
+        ValueError: If both say what made them and it is not the same.
+    """
+    for key in ("network", "output"):
+        first, second = query.get(key), gallery.get(key)
+        if first and second and first != second:
+            raise ValueError(
+                f"query and gallery must come from the same {key}, got {_maker(query)} and {_maker(gallery)}; "
+                "embed both with the same model, weights and output layer"
+            )
+
+
+def _maker(metadata: Mapping[str, str]) -> str:
+    parts = (metadata.get(key) for key in ("model", "weights", "output", "network"))
+    return "/".join(part for part in parts if part)
 
 
 def require_finite(vectors: Tensor, names: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from nl3d.metrics.distance import Metric
-from nl3d.retrieval.embeddings import Embeddings
-from nl3d.retrieval.index import GalleryIndex
-from nl3d.retrieval.stored import Vectors, all_vectors, rows_named, width_of
+from nl3d.retrieval.embeddings import Embeddings, require_made_alike
+from nl3d.retrieval.search.index import GalleryIndex
+from nl3d.retrieval.search.stored import Vectors, all_vectors, rows_named, width_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +79,4 @@ def _check_comparable(query: Vectors, gallery: Vectors) -> None:
             "query and gallery must be of one width, embedded by the same network, "
             f"got {width_of(query)} and {width_of(gallery)}"
         )
-    for key in ("network", "output"):
-        first, second = query.metadata.get(key), gallery.metadata.get(key)
-        if first and second and first != second:
-            raise ValueError(
-                f"query and gallery must come from the same {key}, got {_maker(query)} and {_maker(gallery)}; "
-                "embed both with the same model, weights and output layer"
-            )
-
-
-def _maker(embeddings: Vectors) -> str:
-    parts = (embeddings.metadata.get(key) for key in ("model", "weights", "output", "network"))
-    return "/".join(part for part in parts if part)
+    require_made_alike(query.metadata, gallery.metadata)

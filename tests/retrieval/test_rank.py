@@ -6,7 +6,7 @@ from PIL import Image
 
 import nl3d
 from nl3d.data.tracklets import Tracklet
-from nl3d.retrieval import nearest as module
+from nl3d.retrieval.search import nearest as module
 from tests.data.pictures import write_jpeg
 from tests.retrieval.people import TinyNet, embeddings
 

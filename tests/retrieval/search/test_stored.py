@@ -4,9 +4,9 @@ import torch
 from safetensors.torch import save_file
 
 import nl3d
-from nl3d.retrieval import stored
 from nl3d.retrieval.embeddings import Embeddings
-from nl3d.retrieval.stored import StoredEmbeddings
+from nl3d.retrieval.search import stored
+from nl3d.retrieval.search.stored import StoredEmbeddings
 from tests.retrieval.people import embeddings
 
 

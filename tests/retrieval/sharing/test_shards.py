@@ -12,10 +12,10 @@ from nl3d.cli import main
 from nl3d.data.frames import FrameNames
 from nl3d.data.sources import open_source
 from nl3d.data.tracklets import Tracklet
-from nl3d.retrieval import parts, shards
 from nl3d.retrieval.embeddings import Embeddings
 from nl3d.retrieval.network import device_of_rank, seeded
-from nl3d.retrieval.shards import Share, embed_to_file
+from nl3d.retrieval.sharing import parts, shards
+from nl3d.retrieval.sharing.shards import Share, embed_to_file
 from nl3d.retrieval.vectors import TrackletEmbedder
 from tests.data.pictures import write_jpeg
 from tests.retrieval.people import TinyNet
@@ -108,7 +108,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, table):
     model = seeded(TinyNet)
     run(table, undisturbed, model=model)
     total = len(model.seen)
-    killed = launch(tmp_path, ["tests.retrieval.shard_process"], table, output, total // 2, check=False)
+    killed = launch(tmp_path, ["tests.retrieval.sharing.shard_process"], table, output, total // 2, check=False)
     assert killed.returncode == -9
     assert not output.exists()
     there = sorted((tmp_path / "out.safetensors.parts").glob("*-*.safetensors"))

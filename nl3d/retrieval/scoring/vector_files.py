@@ -37,7 +37,7 @@ class VectorFile:
         names: Names of the tracklets.
         pids: ``(N,)`` int64, identities.
         camids: ``(N,)`` int64, cameras.
-        made_by: Which ``network`` and ``output`` made them, where the file says so.
+        made_by: Which ``network`` and ``output`` of which ``model`` and ``weights`` made them, where the file says so.
     """
 
     path: Path
@@ -134,7 +134,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
             found: dict[str, Any] = {key: file.get_tensor(key) if key in WANTED else None for key in file.keys()}
             return {**found, "names": json.loads(metadata["names"])} if "names" in metadata else found
     own = Embeddings.load(path)
-    made_by = {key: own.metadata[key] for key in ("network", "output") if own.metadata.get(key)}
+    made_by = {key: own.metadata[key] for key in ("model", "weights", "network", "output") if own.metadata.get(key)}
     fields = {"embeddings": own.embeddings, "names": own.names, "pids": own.pids, "camids": own.camids}
     return {**fields, "made_by": made_by}
 

@@ -1,6 +1,6 @@
 import pytest
 
-from nl3d.retrieval.labels import read_labels
+from nl3d.retrieval.scoring.labels import read_labels
 
 
 def table(tmp_path, text, name="table.csv"):

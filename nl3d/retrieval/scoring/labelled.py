@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nl3d.retrieval.labels import LabelRow, LabelTable, read_labels
-from nl3d.retrieval.vector_files import VectorFile, read_vectors
+from nl3d.retrieval.embeddings import require_made_alike
+from nl3d.retrieval.scoring.labels import LabelRow, LabelTable, read_labels
+from nl3d.retrieval.scoring.vector_files import VectorFile, read_vectors
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,7 +61,7 @@ def read_retrieval(
     person is looked for among all of them.
 
     Args:
-        query: File of the queries, or of everything; see :func:`nl3d.retrieval.vector_files.read_vectors`.
+        query: File of the queries, or of everything; see :func:`nl3d.retrieval.scoring.vector_files.read_vectors`.
         gallery: File of the gallery; that of the queries, if left out.
         labels: Table; see :func:`read_labels`.
         junk_pids: As for :func:`nl3d.metrics.evaluate`; all against all, these are no queries.
@@ -76,7 +77,7 @@ def read_retrieval(
     first = read_vectors(query)
     alone = gallery is None or (Path(gallery).exists() and Path(gallery).samefile(first.path))
     second = first if gallery is None or alone else read_vectors(gallery)
-    _check_made_alike(first, second)
+    require_made_alike(first.made_by, second.made_by)
     table = None if labels is None else read_labels(labels, nobody=nobody)
     has_parts = table is not None and table.has_parts
     if table is not None and not has_parts and not alone:
@@ -197,16 +198,6 @@ def _find(file: VectorFile, table: LabelTable, rows: Sequence[LabelRow]) -> list
 def _some(names: Iterable[str]) -> str:
     names = list(names)
     return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
-
-
-def _check_made_alike(first: VectorFile, second: VectorFile) -> None:
-    for key in ("network", "output"):
-        one, other = first.made_by.get(key), second.made_by.get(key)
-        if one and other and one != other:
-            raise ValueError(
-                f"query and gallery must come from the same {key}, got {one} and {other}; embed both with the same "
-                "model, weights and output layer"
-            )
 
 
 def _check_names_differ(first: VectorFile, second: VectorFile, table: LabelTable) -> None:

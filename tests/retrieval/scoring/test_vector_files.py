@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nl3d.retrieval.vector_files import read_vectors
+from nl3d.retrieval.scoring.vector_files import read_vectors
 from tests.retrieval.people import embeddings
 
 ROWS = torch.arange(6.0).view(3, 2)

@@ -16,7 +16,7 @@ from nl3d.data.manifest import require_manifest_frames
 from nl3d.data.sources import SourceReport, TrackletSource, open_source
 from nl3d.retrieval.embeddings import require_finite
 from nl3d.retrieval.network import device_of_rank
-from nl3d.retrieval.parts import PartFolder, owners, run_of, source_digest
+from nl3d.retrieval.sharing.parts import PartFolder, owners, run_of, source_digest
 from nl3d.retrieval.vectors import BATCHES_PER_PART, OutputLayer, TrackletEmbedder, progress_bar
 from nl3d.storage.files import check_output
 from nl3d.storage.rows import LARGEST_HEADER

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import nl3d
-from nl3d.retrieval import index as module
-from nl3d.retrieval import stored
-from nl3d.retrieval.index import GalleryIndex
-from nl3d.retrieval.index_settings import IndexSettings
 from nl3d.retrieval.recall import measure_recall
-from nl3d.retrieval.stored import StoredEmbeddings
+from nl3d.retrieval.search import index as module
+from nl3d.retrieval.search import stored
+from nl3d.retrieval.search.index import GalleryIndex
+from nl3d.retrieval.search.settings import IndexSettings
+from nl3d.retrieval.search.stored import StoredEmbeddings
 from tests.retrieval.people import embeddings
 
 pytest.importorskip("faiss")

@@ -4,7 +4,7 @@ import torch
 
 from nl3d.data.manifest import read_manifest_tracklets
 from nl3d.metrics import evaluate
-from nl3d.retrieval.labelled import read_retrieval
+from nl3d.retrieval.scoring.labelled import read_retrieval
 from tests.retrieval.people import embeddings
 
 
@@ -139,7 +139,7 @@ def test_refuses_rows_that_would_find_themselves(tmp_path):
 
 def test_refuses_vectors_of_two_networks(tmp_path):
     query = save(tmp_path, "query.safetensors", "a", metadata={"network": "abc", "output": "features"})
-    for metadata, key in (({"network": "abd"}, "network, got abc and abd"), ({"output": "embedding"}, "output")):
+    for metadata, key in (({"network": "abd"}, "network, got features/abc and abd"), ({"output": "embedding"}, "output")):
         gallery = save(tmp_path, f"{key[:3]}.safetensors", "a", metadata=metadata)
         with pytest.raises(ValueError, match=f"query and gallery must come from the same {key}"):
             read_retrieval(query, gallery)

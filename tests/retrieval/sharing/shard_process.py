@@ -1,11 +1,11 @@
-"""A process of its own, to be killed: ``python -m tests.retrieval.shard_process TABLE OUTPUT BATCH``."""
+"""A process of its own, to be killed: ``python -m tests.retrieval.sharing.shard_process TABLE OUTPUT BATCH``."""
 
 import os
 import signal
 import sys
 
 from nl3d.retrieval.network import seeded
-from nl3d.retrieval.shards import embed_to_file
+from nl3d.retrieval.sharing.shards import embed_to_file
 from tests.retrieval.people import TinyNet
 
 

@@ -1,0 +1,1 @@
+"""Embedding files of anybody, and labels for them: what an evaluation takes."""

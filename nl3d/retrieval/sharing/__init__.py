@@ -1,0 +1,1 @@
+"""One output made by many processes, from where a killed run stopped."""
