@@ -139,7 +139,10 @@ def test_refuses_rows_that_would_find_themselves(tmp_path):
 
 def test_refuses_vectors_of_two_networks(tmp_path):
     query = save(tmp_path, "query.safetensors", "a", metadata={"network": "abc", "output": "features"})
-    for metadata, key in (({"network": "abd"}, "network, got features/abc and abd"), ({"output": "embedding"}, "output")):
+    for metadata, key in (
+        ({"network": "abd"}, "network, got features/abc and abd"),
+        ({"output": "embedding"}, "output"),
+    ):
         gallery = save(tmp_path, f"{key[:3]}.safetensors", "a", metadata=metadata)
         with pytest.raises(ValueError, match=f"query and gallery must come from the same {key}"):
             read_retrieval(query, gallery)
