@@ -16,10 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("video", "tracks", "other_video", "other_tracks", "picture"):
         parser.add_argument(name)
-    parser.add_argument("--weights", default="imagenet", help="name, file or hf-hub:org/name (%(default)s)")
+    parser.add_argument("--model", default="resnet3d18_nl", help="as nl3d.list_models() names it (%(default)s)")
+    parser.add_argument("--weights", default="bundled", help="name, file or hf-hub:org/name (%(default)s)")
     args = parser.parse_args()
 
-    model = nl3d.resnet3d50_nl(args.weights).to(pick_device("auto"))
+    model = getattr(nl3d, args.model)(args.weights).to(pick_device("auto"))
     query = nl3d.embed(args.video, model, tracks=args.tracks)
     gallery = nl3d.embed(args.other_video, model, tracks=args.other_tracks)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from nl3d.storage.fetch import fetch
 from nl3d.storage.pretrained import WEIGHTS_FILE
-from nl3d.zoo.hub import HUB_PREFIX
+from nl3d.zoo.hub import HUB_PREFIX, bundled_file
 from nl3d.zoo.weights import find_spec
 
 
 def pull(name: str) -> Path:
-    """Fetch a file and give its path in the cache.
+    """Fetch a file and give its path in the cache, or in the package where it comes with it.
 
     Args:
         name: ``"resnet3d50_nl.imagenet"`` for a record of the zoo, or ``"hf-hub:org/name[@revision]"``.
@@ -30,6 +30,8 @@ def pull(name: str) -> Path:
     if match is None:
         raise ValueError(f"name must be like 'resnet3d50_nl.imagenet' or 'hf-hub:org/name', got {name!r}")
     spec = find_spec(*match.groups())
+    if spec.bundled:
+        return bundled_file(spec)
     if spec.repo_id is None:
         raise ValueError(f"weights {name!r} are not on the Hub; fetch {spec.url} by hand")
     return fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256)

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
         specs = nl3d.list_weights(model)
         for spec in specs:
             clip = "x".join(map(str, spec.clip_size))
-            rows.append((model, spec.name, clip, str(spec.frame_step), spec.license, spec.repo_id or spec.url or ""))
+            rows.append((model, spec.name, clip, str(spec.frame_step), spec.license, spec.where))
         if not specs:
             rows.append((model, "-", "", "", "", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+BUNDLED_MODEL, DEFAULT_MODEL = "resnet3d18_nl", "resnet3d50_nl"
+
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which network embeds, and how."""
     group = parser.add_argument_group("network")
-    group.add_argument("--model", default="resnet3d50_nl", help="architecture, see nl3d list (%(default)s)")
+    group.add_argument("--model", help="architecture, see nl3d list (the bundled one, or resnet3d50_nl with --weights)")
     group.add_argument(
         "--weights",
-        default="imagenet",
-        help="a name from nl3d list, a file, hf-hub:org/name, or none for a network drawn from a seed (%(default)s)",
+        help="a name from nl3d list, a file, hf-hub:org/name, or none for a network drawn from a seed "
+        "(bundled, or imagenet with another --model)",
     )
     group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="clips at once (%(default)s)")
     group.add_argument("--num-frames", type=positive, metavar="T", help="frames of a clip (the network's own)")
@@ -42,19 +44,30 @@ def build_model(args: argparse.Namespace) -> nn.Module:
     import nl3d
     from nl3d.retrieval.network import SEED, pick_device, seeded
 
+    model, weights = choose_network(args)
     models = nl3d.list_models()
-    if args.model not in models:
-        raise ValueError(f"unknown model {args.model!r}; choose from: {', '.join(models)}")
+    if model not in models:
+        raise ValueError(f"unknown model {model!r}; choose from: {', '.join(models)}")
     pick_device(args.device)
-    factory = getattr(nl3d, args.model)
-    if args.weights != "none":
-        return factory(args.weights)
-    note(f"weights are none: {args.model} is drawn from seed {SEED} and has not learnt to tell people apart")
+    factory = getattr(nl3d, model)
+    if weights != "none":
+        return factory(weights)
+    note(f"weights are none: {model} is drawn from seed {SEED} and has not learnt to tell people apart")
     return seeded(factory)
+
+
+def choose_network(args: argparse.Namespace) -> tuple[str, str]:
+    """Model and weights, of which either decides what the other is if it is left out."""
+    from nl3d.zoo.weights import has_spec
+
+    bundled = args.weights in (None, "bundled")
+    model = args.model or (BUNDLED_MODEL if bundled else DEFAULT_MODEL)
+    return model, args.weights or ("bundled" if has_spec(model, "bundled") else "imagenet")
 
 
 def embed_options(args: argparse.Namespace) -> dict[str, Any]:
     """Give the keywords of :func:`nl3d.embed` that the options set."""
+    model, weights = choose_network(args)
     return {
         "num_frames": args.num_frames,
         "frame_step": args.frame_step,
@@ -63,7 +76,7 @@ def embed_options(args: argparse.Namespace) -> dict[str, Any]:
         "device": args.device,
         "amp": args.amp,
         "output_layer": args.output_layer,
-        "labels": {"model": args.model, "weights": args.weights},
+        "labels": {"model": model, "weights": weights},
     }
 
 

@@ -18,9 +18,8 @@ from nl3d.retrieval.embed import embed
 from nl3d.retrieval.network import SEED, seeded
 from nl3d.retrieval.rank import Ranking, rank
 from nl3d.zoo.factories import resnet3d18_nl
-from nl3d.zoo.weights import has_spec
 
-NUM_PEOPLE, NUM_FRAMES, SIZE = 16, 16, (128, 64)
+NUM_PEOPLE, NUM_FRAMES, STEP, SIZE = 16, 8, 8, (128, 64)
 DIFFICULTY, ALIKE = 0.4, 0.25  # milder than what networks are trained on, so that colours alone find some of them
 
 
@@ -30,13 +29,11 @@ class Demo:
 
     Attributes:
         tracklets: The synthetic tracklets, every person under three cameras; each is a query once.
-        trained: Whether the network's weights were trained on people, or drawn from a seed.
-        scores: Result by method, the network first.
-        ranking: The network's ranking of all tracklets for one of each person.
+        scores: Result by method, the bundled network first.
+        ranking: The bundled network's ranking of all tracklets for one of each person.
     """
 
     tracklets: list[Tracklet]
-    trained: bool
     scores: dict[str, RankingResult]
     ranking: Ranking
 
@@ -51,9 +48,7 @@ class Demo:
 
 
 def run_demo(*, num_people: int = NUM_PEOPLE, progress: bool | None = None) -> Demo:
-    """Film walkers, embed them with the bundled network, and score it beside a colour histogram.
-
-    Where no trained weights are bundled, a network drawn from a seed takes their place.
+    """Film walkers, embed them with the bundled network, and score it beside an untrained one and a colour histogram.
 
     Args:
         num_people: Walkers, each filmed by three of six cameras.
@@ -62,23 +57,31 @@ def run_demo(*, num_people: int = NUM_PEOPLE, progress: bool | None = None) -> D
     world = WalkerWorld(
         seed=SEED, num_identities=num_people, num_test=num_people, size=SIZE, difficulty=DIFFICULTY, alike=ALIKE
     )
-    filmed = WalkerTracklets(world, "query", num_frames=NUM_FRAMES, step=2)
+    filmed = WalkerTracklets(world, "query", num_frames=NUM_FRAMES, step=STEP)
     tracklets = [
         Tracklet(frames, pid=pid, camid=camid, name=f"p{pid}, cam {camid}")
         for frames, pid, camid in (filmed[place] for place in range(len(filmed)))
     ]
-    trained = has_spec("resnet3d18_nl", "bundled")
-    results = {}
-    if trained:
-        results["bundled network"] = embed(tracklets, resnet3d18_nl("bundled"), progress=progress)
-    untrained = seeded(partial(resnet3d18_nl, base_width=16))
-    results["untrained network"] = embed(tracklets, untrained, size=SIZE, progress=progress)
+    bundled = resnet3d18_nl("bundled")
+    untrained = seeded(partial(resnet3d18_nl, **bundled.hub_config()["model_args"]))
+    clips = bundled.pretrained_cfg
+    results = {
+        name: embed(
+            tracklets,
+            network,
+            num_frames=clips["num_frames"],
+            frame_step=1,  # they were filmed at the network's own step
+            size=clips["input_size"][1:],
+            progress=progress,
+        )
+        for name, network in (("bundled network", bundled), ("untrained network", untrained))
+    }
     scores = {name: _score(result.embeddings, tracklets) for name, result in results.items()}
     colours = torch.stack([stripe_histogram(torch.as_tensor(tracklet.frames)) for tracklet in tracklets])
     scores["colour histogram, six stripes"] = _score(colours, tracklets)
-    shown = next(iter(results.values()))
+    shown = results["bundled network"]
     one_each = {tracklet.pid: tracklet.name for tracklet in reversed(tracklets)}
-    return Demo(tracklets, trained, scores, rank(shown, shown, top=8, names=sorted(one_each.values(), key=natural_key)))
+    return Demo(tracklets, scores, rank(shown, shown, top=8, names=sorted(one_each.values(), key=natural_key)))
 
 
 def _score(vectors: Tensor, tracklets: Sequence[Tracklet]) -> RankingResult:

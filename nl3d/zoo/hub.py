@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from nl3d.zoo.remap.table import FAMILIES
 from nl3d.zoo.weights import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
+BUNDLED = Path(__file__).parent / "bundled"
+"""Folder of the weights that come with the package: one folder a network, as ``save_pretrained`` writes it."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,21 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
         if path.is_file() or path.suffix or len(path.parts) > 1:
             return _open_file(path)
     spec = find_spec(model, weights)
+    if spec.bundled:
+        path = bundled_file(spec)
+        checkpoint = _with_config(weights, read_safetensors(path), path.with_name(CONFIG_FILE))
+        return replace(checkpoint, cfg={**checkpoint.cfg, **spec_cfg(spec)})
     if spec.repo_id is None:
         raise ValueError(f"weights {weights!r} are not on the Hub; fetch {spec.url} by hand and pass the file's path")
     fetched = fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256, cache_dir=cache_dir)
     if spec.is_foreign:
         return ForeignFile(weights, fetched, spec.family, spec_cfg(spec))
     return Checkpoint(weights, read_safetensors(fetched), cfg=spec_cfg(spec))
+
+
+def bundled_file(spec: WeightsSpec) -> Path:
+    """Where the weights of a record that comes with the package lie."""
+    return BUNDLED / spec.models[0] / spec.filename
 
 
 def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
@@ -94,6 +105,7 @@ def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
         "tag": spec.name,
         "hf_hub_id": f"{spec.repo_id}@{spec.revision}" if spec.repo_id else None,
         "hf_hub_filename": spec.filename,
+        "file": str(bundled_file(spec)) if spec.bundled else None,
         "input_size": (3, height, width),
         "num_frames": frames,
         "frame_step": spec.frame_step,
@@ -101,7 +113,7 @@ def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
         "std": spec.std,
         "license": spec.license.lower(),  # timm and the Hub write SPDX identifiers small
         "description": f"{spec.origin}; {spec.accuracy}",
-        "origin_url": spec.url or f"https://huggingface.co/{spec.repo_id}",
+        "origin_url": spec.url or (None if spec.bundled else f"https://huggingface.co/{spec.repo_id}"),
     }
 
 

@@ -21,7 +21,9 @@ def test_every_listed_model_is_a_public_factory():
 def test_records_are_whole(spec):
     assert spec.models
     assert set(spec.models) <= set(FACTORIES)
-    if spec.repo_id is None:
+    if spec.bundled:
+        assert spec.repo_id is spec.url is None
+    elif spec.repo_id is None:
         assert spec.url.startswith("https://")
         assert spec.url.endswith(spec.filename)
     else:
@@ -53,7 +55,7 @@ def test_list_weights():
 
 def test_a_record_says_where_its_file_lies():
     spec = find_spec("resnet3d50", "imagenet")
-    with pytest.raises(ValueError, match="repo_id and revision, or url, must say where"):
+    with pytest.raises(ValueError, match="repo_id and revision, url, or bundled must say where"):
         replace(spec, repo_id=None)
     replace(spec, repo_id=None, url="https://example.org/x.pth", sha256="0" * 64)
 
