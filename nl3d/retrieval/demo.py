@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from nl3d.data.images import natural_key
 from nl3d.data.tracklets import Tracklet
 from nl3d.data.walkers import WalkerTracklets, WalkerWorld
 from nl3d.metrics import RankingResult, evaluate
@@ -30,7 +29,7 @@ class Demo:
     Attributes:
         tracklets: The synthetic tracklets, every person under three cameras; each is a query once.
         scores: Result by method, the bundled network first.
-        ranking: The bundled network's ranking of all tracklets for one of each person.
+        ranking: The bundled network's ranking of all tracklets for one tracklet of each person.
     """
 
     tracklets: list[Tracklet]
@@ -59,7 +58,7 @@ def run_demo(*, num_people: int = NUM_PEOPLE, progress: bool | None = None) -> D
     )
     filmed = WalkerTracklets(world, "query", num_frames=NUM_FRAMES, step=STEP)
     tracklets = [
-        Tracklet(frames, pid=pid, camid=camid, name=f"p{pid}, cam {camid}")
+        Tracklet(frames, pid=pid, camid=camid, name=f"p{pid} cam{camid}")
         for frames, pid, camid in (filmed[place] for place in range(len(filmed)))
     ]
     bundled = resnet3d18_nl("bundled")
@@ -80,8 +79,9 @@ def run_demo(*, num_people: int = NUM_PEOPLE, progress: bool | None = None) -> D
     colours = torch.stack([stripe_histogram(torch.as_tensor(tracklet.frames)) for tracklet in tracklets])
     scores["colour histogram, six stripes"] = _score(colours, tracklets)
     shown = results["bundled network"]
-    one_each = {tracklet.pid: tracklet.name for tracklet in reversed(tracklets)}
-    return Demo(tracklets, scores, rank(shown, shown, top=8, names=sorted(one_each.values(), key=natural_key)))
+    first = {tracklet.pid: tracklet.name for tracklet in reversed(tracklets)}
+    order = sorted(first, key=lambda pid: (pid % world.group_size, pid))  # people of one group may be dressed alike
+    return Demo(tracklets, scores, rank(shown, shown, top=8, names=[first[pid] for pid in order]))
 
 
 def _score(vectors: Tensor, tracklets: Sequence[Tracklet]) -> RankingResult:
