@@ -60,7 +60,7 @@ def histogram() -> None:
         labels = (query.pids, gallery.pids, query.camids, gallery.camids)
         result = evaluate(queries, embeddings, *labels)
         groups = [world.group_of(pid) for pid in gallery.pids.tolist()]
-        within, chance, _ = within_groups(torch.tensor(groups), labels, pairwise_distance(queries, embeddings))
+        within, chance, *_ = within_groups(torch.tensor(groups), labels, pairwise_distance(queries, embeddings))
         print(f"{changes}: rank-1 {result.cmc[1]:.3f}, mAP {result.mAP:.3f}; dressed alike {within:.3f}, {chance:.3f}")
 
 
@@ -82,14 +82,14 @@ def runs(folders: list[Path]) -> None:
         groups = torch.tensor([world.group_of(pid) for pid in labels[1].tolist()])
         rank1 = evaluate(query, gallery, *labels, metric=config.metric).cmc[1]
         scores.append((rank1, *within_groups(groups, labels, pairwise_distance(query, gallery, metric=config.metric))))
-    names = ("rank-1", "dressed alike: rank-1", "chance", "first one is dressed alike")
+    names = ("rank-1", "dressed alike: rank-1", "chance", "first one is dressed alike", "dressed like nobody: rank-1")
     print(", ".join(f"{name} {mean_and_deviation([100 * value for value in column])} %"
                     for name, column in zip(names, zip(*scores, strict=True), strict=True)))  # fmt: skip
 
 
 def within_groups(
     groups: torch.Tensor, labels: Sequence[torch.Tensor], distmat: torch.Tensor
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     """Take the queries of people dressed like others, and the gallery rows under other cameras than theirs.
 
     Args:
@@ -98,11 +98,11 @@ def within_groups(
         distmat: Distances.
 
     Returns:
-        Share of queries whose nearest row among those dressed alike is the right person, the same of guesses, and share
-        of queries whose nearest row of all is dressed alike.
+        Share of queries whose nearest row among those dressed alike is the right person, the same of guesses, share of
+        queries whose nearest row of all is dressed alike; and of all other queries the share whose nearest is right.
     """
     q_pids, g_pids, q_camids, g_camids = labels
-    hits, guesses, clothes = [], [], []
+    hits, guesses, clothes, alone = [], [], [], []
     for distances, pid, camid in zip(distmat, q_pids, q_camids, strict=True):
         own = groups[g_pids == pid][0]
         elsewhere = g_camids != camid
@@ -112,8 +112,10 @@ def within_groups(
             hits.append(float(pids[distances[rows].argmin()] == pid))
             guesses.append(float((pids == pid).float().mean()))
             clothes.append(float(groups[elsewhere][distances[elsewhere].argmin()] == own))
-    count = max(1, len(hits))
-    return sum(hits) / count, sum(guesses) / count, sum(clothes) / count
+        else:
+            alone.append(float(g_pids[elsewhere][distances[elsewhere].argmin()] == pid))
+    hit, guess, dressed, single = (sum(values) / max(1, len(values)) for values in (hits, guesses, clothes, alone))
+    return hit, guess, dressed, single
 
 
 if __name__ == "__main__":

@@ -41,4 +41,6 @@ def run(args: argparse.Namespace) -> None:
     demo.ranking.save_picture(
         args.picture, query_source=demo.tracklets, gallery_source=demo.tracklets, rows=6, overwrite=overwrite
     )
-    sys.stdout.write(f"{args.picture}: the ranking of six of them, green where it is the same person; some are dressed alike\n")
+    sys.stdout.write(
+        f"{args.picture}: the ranking of six of them, green where it is the same person; some are dressed alike\n"
+    )
