@@ -19,7 +19,38 @@ from nl3d.data.tracklets import Tracklet
 from nl3d.data.walkers import WalkerTracklets, WalkerWorld
 
 
-class WalkerFrames(Sequence[Tensor]):
+class _Frames(Sequence[Tensor]):
+    """Frames of one tracklet, of which several cost less at once than one after the other."""
+
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return self.read_all(range(*index.indices(self.length)))
+        return self.read_all([index])[0]
+
+    def read_all(self, indices: Sequence[int]) -> list[Tensor]:
+        """Give some frames; negative indices count from the end, as in any sequence."""
+        for index in indices:
+            if not -self.length <= index < self.length:
+                raise IndexError(f"index must be below {self.length}, got {index}")
+        return list(self._read([index % self.length for index in indices])) if len(indices) else []
+
+    def _read(self, places: list[int]) -> Tensor:
+        """Frames ``(len(places), 3, H, W)``, uint8."""
+        raise NotImplementedError
+
+
+class WalkerFrames(_Frames):
     """Frames of one walker's tracklet, none of which exists before it is asked for.
 
     Args:
@@ -31,27 +62,11 @@ class WalkerFrames(Sequence[Tensor]):
     def __init__(self, world: WalkerWorld, key: tuple[int, int, int], length: int) -> None:
         self.world, self.key, self.length = world, key, length
 
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        if isinstance(index, slice):
-            return self.read_all(range(*index.indices(self.length)))
-        return self.read_all([index])[0]
-
-    def read_all(self, indices: Sequence[int]) -> list[Tensor]:
-        """Film frames in one go, which is several times faster than one by one."""
-        places = _places(indices, self.length)
-        return list(self.world.frames(*self.key, places)) if places else []
+    def _read(self, places: list[int]) -> Tensor:
+        return self.world.frames(*self.key, places)
 
 
-class StoredFrames(Sequence[Tensor]):
+class StoredFrames(_Frames):
     """Frames of one tracklet in a file that holds those of all, mapped into memory and shared between processes.
 
     Args:
@@ -63,31 +78,8 @@ class StoredFrames(Sequence[Tensor]):
     def __init__(self, path: Path, row: int, length: int) -> None:
         self.path, self.row, self.length = path, row, length
 
-    def __len__(self) -> int:
-        return self.length
-
-    @overload
-    def __getitem__(self, index: int) -> Tensor: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Tensor]: ...
-
-    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
-        if isinstance(index, slice):
-            return self.read_all(range(*index.indices(self.length)))
-        return self.read_all([index])[0]
-
-    def read_all(self, indices: Sequence[int]) -> list[Tensor]:
-        """Copy frames out of the file."""
-        return list(torch.from_numpy(_mapped(self.path)[self.row, _places(indices, self.length)]))
-
-
-def _places(indices: Sequence[int], length: int) -> list[int]:
-    """Indices from the front, negative ones counted from the end as in any sequence."""
-    for index in indices:
-        if not -length <= index < length:
-            raise IndexError(f"index must be below {length}, got {index}")
-    return [index % length for index in indices]
+    def _read(self, places: list[int]) -> Tensor:
+        return torch.from_numpy(_mapped(self.path)[self.row, places])  # a copy, for a list of places makes one
 
 
 @cache
