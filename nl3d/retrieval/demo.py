@@ -80,7 +80,9 @@ def run_demo(*, num_people: int = NUM_PEOPLE, progress: bool | None = None) -> D
     colours = torch.stack([stripe_histogram(torch.as_tensor(tracklet.frames)) for tracklet in tracklets])
     scores["colour histogram, six stripes"] = _score(colours, tracklets)
     shown = results["bundled network"]
-    first = {tracklet.pid: tracklet.name for tracklet in reversed(tracklets)}
+    first = {
+        pid: tracklet.name for pid, tracklet in zip(reversed(filmed.pids.tolist()), reversed(tracklets), strict=True)
+    }
     order = sorted(first, key=lambda pid: (pid % world.group_size, pid))  # people of one group may be dressed alike
     return Demo(tracklets, scores, rank(shown, shown, top=8, names=[first[pid] for pid in order]))
 
