@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 import nl3d
-from nl3d.retrieval.network import pick_device
+from nl3d.embedding.network import pick_device
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torchvision.io import write_png
 
-from nl3d.data.walkers import WalkerWorld
+from nl3d.walkers import WalkerWorld
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from nl3d.retrieval.embeddings import Embeddings
+from nl3d.embedding.embeddings import Embeddings
+from nl3d.embedding.stored import StoredEmbeddings
 from nl3d.retrieval.recall import measure_recall
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.settings import IndexSettings
-from nl3d.retrieval.search.stored import StoredEmbeddings
 
 PER_PERSON = 20
 LATENT = 64  # directions in which people differ, of a network's many

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from nl3d.data.clip_dataset import ClipDataset
-from nl3d.data.decode import decode_image, decode_with_pillow, encode_jpeg
-from nl3d.data.sampling import sample_clips
+from nl3d.data.clips.dataset import ClipDataset
+from nl3d.data.clips.sampling import sample_clips
+from nl3d.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
+from nl3d.data.frames.decode import decode_image, decode_with_pillow, encode_jpeg
 from nl3d.data.tracklets import Tracklet
-from nl3d.data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
-from nl3d.data.walkers import WalkerWorld
+from nl3d.walkers import WalkerWorld
 
 SIZE = (256, 128)  # what the paper takes, and of what size MARS's files are
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from nl3d.retrieval.sharing.parts import PartFolder, source_digest
-from nl3d.retrieval.sharing.shards import Share, open_share
+from nl3d.embedding.sharing.parts import PartFolder, source_digest
+from nl3d.embedding.sharing.shards import Share, open_share
 
 PER_PART = 1024
 

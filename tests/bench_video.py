@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from nl3d.data.video import VideoFrames
+from nl3d.data.frames.video import VideoFrames
 
 
 def by_pyav(path: str) -> int:

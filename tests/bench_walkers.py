@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from nl3d.data.walkers import WalkerTracklets, WalkerWorld
 from nl3d.metrics import evaluate, pairwise_distance
 from nl3d.metrics.histogram import stripe_histogram
 from nl3d.training.config import read_config
@@ -26,6 +25,7 @@ from nl3d.training.evaluation import Evaluation
 from nl3d.training.export import load_run
 from nl3d.training.run import make_accelerator
 from nl3d.training.tables import mean_and_deviation
+from nl3d.walkers import WalkerTracklets, WalkerWorld
 
 WORLD_OPTIONS = {item.name for item in dataclasses.fields(WalkerWorld)}
 WORLDS = ({}, {"seed": 1}, {"alike": 0.0}, {"difficulty": 0.0}, {"difficulty": 0.5}, {"difficulty": 2.0})

@@ -12,19 +12,24 @@ import nl3d
 ROOT = Path(nl3d.__file__).parent
 # what each package may import of the others; a row is above all that it names
 MAY_IMPORT = {
+    "files": set(),
     "layers": set(),
     "losses": set(),
     "metrics": set(),
-    "data": set(),
     "viz": set(),
+    "data": {"files"},
+    "walkers": {"files", "data"},
     "inflate": {"layers"},
-    "storage": {"layers"},
-    "models": {"layers", "inflate", "storage"},
-    "zoo": {"layers", "inflate", "storage", "models"},
-    "retrieval": {"layers", "models", "zoo", "data", "metrics", "viz", "storage"},
-    "training": {"layers", "losses", "storage", "models", "data", "metrics", "zoo"},
-    "cli": {"zoo", "data", "metrics", "viz", "retrieval", "storage"},
-}
+    "hub": {"files", "layers"},
+    "models": {"layers", "inflate", "hub", "data"},
+    "convert": {"layers", "inflate", "hub", "models"},
+    "weights": {"layers", "inflate", "hub", "models", "convert"},
+    "embedding": {"files", "layers", "models", "data"},
+    "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
+    "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
+                 "inflate", "embedding"},
+    "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models"},
+}  # fmt: skip
 
 
 def imported_packages(path):

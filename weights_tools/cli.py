@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nl3d.storage.files import check_output, replacing
+from nl3d.files import check_output, replacing
 from weights_tools.convert import convert
 from weights_tools.describe import describe
 from weights_tools.diff import diff

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 import nl3d
+from nl3d.convert.checkpoint import from_checkpoint
+from nl3d.convert.families.table import find_family
+from nl3d.convert.read import read_checkpoint
+from nl3d.files import check_output, write_safetensors
 from nl3d.models.resnet3d import ResNet3d
-from nl3d.storage.files import check_output, write_safetensors
-from nl3d.zoo.checkpoint import from_checkpoint
-from nl3d.zoo.read import read_checkpoint
-from nl3d.zoo.remap.table import find_family
-from nl3d.zoo.weights import list_weights
+from nl3d.weights.records import list_weights
 from weights_tools.describe import count_classes
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nl3d.convert.architecture import fold_into_norms
+from nl3d.convert.checkpoint import from_checkpoint
+from nl3d.convert.families.table import find_family
+from nl3d.convert.family import rename_keys
+from nl3d.convert.read import ForeignCheckpoint, read_checkpoint
 from nl3d.layers.non_local import NonLocalBlock3d
 from nl3d.models.resnet3d import STAGES
-from nl3d.zoo.checkpoint import from_checkpoint
-from nl3d.zoo.read import ForeignCheckpoint, read_checkpoint
-from nl3d.zoo.remap.architecture import fold_into_norms
-from nl3d.zoo.remap.family import rename_keys
-from nl3d.zoo.remap.table import find_family
 
 
 def count_classes(checkpoint: ForeignCheckpoint, family: str | None = None) -> int:

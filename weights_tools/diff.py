@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from nl3d.zoo.read import read_checkpoint
+from nl3d.convert.read import read_checkpoint
 
 
 class Difference(NamedTuple):

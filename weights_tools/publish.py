@@ -10,9 +10,9 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from nl3d.convert.checkpoint import from_checkpoint
+from nl3d.convert.read import read_checkpoint
 from nl3d.models.resnet3d import ResNet3d
-from nl3d.zoo.checkpoint import from_checkpoint
-from nl3d.zoo.read import read_checkpoint
 from weights_tools.convert import read_metadata
 from weights_tools.describe import count_classes
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nl3d.storage.fetch import fetch
-from nl3d.storage.pretrained import WEIGHTS_FILE
-from nl3d.zoo.hub import HUB_PREFIX, bundled_file
-from nl3d.zoo.weights import find_spec
+from nl3d.hub.fetch import fetch
+from nl3d.hub.pretrained import WEIGHTS_FILE
+from nl3d.weights.open import HUB_PREFIX, bundled_file
+from nl3d.weights.records import find_spec
 
 
 def pull(name: str) -> Path:

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nl3d.convert.checkpoint import from_checkpoint
+from nl3d.convert.read import read_checkpoint
 from nl3d.models.resnet3d import STAGES, ResNet3d
-from nl3d.zoo.checkpoint import from_checkpoint
-from nl3d.zoo.read import read_checkpoint
 from weights_tools.describe import count_classes
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nl3d.cli.options import add_network_options, build_model, embed_options, note
 
 if TYPE_CHECKING:
-    from nl3d.retrieval.embeddings import Embeddings
-    from nl3d.retrieval.sharing.shards import Share
+    from nl3d.embedding.embeddings import Embeddings
+    from nl3d.embedding.sharing.shards import Share
 
 DESCRIPTION = """\
 Embed every tracklet: nl3d embed VIDEO --tracks BOXES.txt --output OUT.safetensors, with boxes in MOTChallenge text
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from nl3d.retrieval.sharing.shards import Share
+    from nl3d.embedding.sharing.shards import Share
 
     share = Share.from_environment()
     if args.tracks is None:
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _run_video(args: argparse.Namespace) -> None:
     from nl3d.data.sources import open_source
-    from nl3d.retrieval.embed import embed
-    from nl3d.storage.files import check_output
+    from nl3d.embedding.embed import embed
+    from nl3d.files import check_output
 
     check_output(args.output, overwrite=args.overwrite)
     source = open_source(args.source, args.tracks)  # refuse bad input before a network is fetched
@@ -77,8 +77,8 @@ def _run_video(args: argparse.Namespace) -> None:
 
 
 def _run_share(args: argparse.Namespace, share: Share) -> None:
-    from nl3d.retrieval.sharing.parts import OtherRunError, part_folder
-    from nl3d.retrieval.sharing.shards import check_embed_output, embed_to_file, open_share
+    from nl3d.embedding.sharing.parts import OtherRunError, part_folder
+    from nl3d.embedding.sharing.shards import check_embed_output, embed_to_file, open_share
 
     check_embed_output(args.output, overwrite=args.overwrite)
     source = open_share(args.source, share, check_files=not args.skip_unreadable)

@@ -109,8 +109,8 @@ def _evaluate(
     args: argparse.Namespace, files: list[Path], labels: Path | None, rerank: KReciprocal | None
 ) -> tuple[str, RankingResult]:
     """Score one split; gives the protocol with it."""
+    from nl3d.embedding.network import pick_device
     from nl3d.metrics import evaluate
-    from nl3d.retrieval.network import pick_device
     from nl3d.retrieval.scoring.labelled import read_retrieval
 
     device = pick_device(args.device)

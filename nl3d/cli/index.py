@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from nl3d.cli.options import note, positive
 
 if TYPE_CHECKING:
+    from nl3d.embedding.stored import Vectors
     from nl3d.retrieval.rank import Ranking
     from nl3d.retrieval.search.index import GalleryIndex
-    from nl3d.retrieval.search.stored import Vectors
 
 BUILD = ("nlist", "pq_bytes", "hnsw_m", "ef_construction")
 EFFORT = ("candidates", "nprobe", "ef_search")
@@ -56,8 +56,8 @@ def check_index_options(args: argparse.Namespace) -> None:
             if getattr(args, name) is not None:
                 raise ValueError(f"--{name.replace('_', '-')} is an option of the index; add --index faiss")
         return
+    from nl3d.files import check_output
     from nl3d.retrieval.search.index import import_faiss
-    from nl3d.storage.files import check_output
 
     import_faiss()
     if args.recall_queries is None:
@@ -74,9 +74,9 @@ def open_index(args: argparse.Namespace, gallery: Vectors) -> GalleryIndex:
     Raises:
         ValueError: If the file is an index of another gallery, or was built otherwise than the options say.
     """
+    from nl3d.embedding.stored import width_of
     from nl3d.retrieval.search.index import GalleryIndex
     from nl3d.retrieval.search.settings import IndexSettings, refuse_foreign
-    from nl3d.retrieval.search.stored import width_of
 
     settings = IndexSettings(kind=args.index_kind, **{name: getattr(args, name) for name in BUILD})
     started = time.perf_counter()

@@ -42,7 +42,7 @@ def build_model(args: argparse.Namespace) -> nn.Module:
         ValueError: If the model, the weights or the device are unknown.
     """
     import nl3d
-    from nl3d.retrieval.network import SEED, pick_device, seeded
+    from nl3d.embedding.network import SEED, pick_device, seeded
 
     model, weights = choose_network(args)
     models = nl3d.list_models()
@@ -58,7 +58,7 @@ def build_model(args: argparse.Namespace) -> nn.Module:
 
 def choose_network(args: argparse.Namespace) -> tuple[str, str]:
     """Model and weights, of which either decides what the other is if it is left out."""
-    from nl3d.zoo.weights import has_spec
+    from nl3d.weights.records import has_spec
 
     bundled = args.weights in (None, "bundled")
     model = args.model or (BUNDLED_MODEL if bundled else DEFAULT_MODEL)

@@ -13,7 +13,7 @@ from nl3d.cli.index import add_index_options, check_index_options, note_short, o
 from nl3d.cli.options import add_network_options, build_model, embed_options, note, positive
 
 if TYPE_CHECKING:
-    from nl3d.retrieval.search.stored import Vectors
+    from nl3d.embedding.stored import Vectors
 
 DESCRIPTION = """\
 Rank the gallery for each query. QUERY and GALLERY are files that nl3d embed wrote, or what nl3d embed takes, which is
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace) -> tuple[Vectors, Vectors]:
     """Read or make the two sets, once if they are the same."""
     from nl3d.data.sources import open_source
-    from nl3d.retrieval.embed import embed
-    from nl3d.retrieval.search.stored import StoredEmbeddings
+    from nl3d.embedding.embed import embed
+    from nl3d.embedding.stored import StoredEmbeddings
 
     sets: dict[tuple[Path, Path | None], Vectors] = {}
     wanted = [(args.query.resolve(), args.query_tracks), (args.gallery.resolve(), args.gallery_tracks)]

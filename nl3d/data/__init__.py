@@ -9,45 +9,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
-    "ClipDataset": "nl3d.data.clip_dataset",
-    "ClipSample": "nl3d.data.clip_dataset",
+    "ClipDataset": "nl3d.data.clips.dataset",
+    "ClipSample": "nl3d.data.clips.dataset",
     "ReIDDataset": "nl3d.data.dataset",
-    "read_dukemtmc_videoreid": "nl3d.data.dukemtmc_videoreid",
-    "read_ilids_vid": "nl3d.data.ilids_vid",
-    "read_ls_vid": "nl3d.data.ls_vid",
-    "read_manifest": "nl3d.data.manifest",
-    "read_manifest_tracklets": "nl3d.data.manifest",
-    "write_manifest": "nl3d.data.manifest",
-    "read_mars": "nl3d.data.mars",
-    "read_prid2011": "nl3d.data.prid2011",
-    "read_reassociation": "nl3d.data.reassociation",
-    "PKSampler": "nl3d.data.samplers",
-    "sample_clips": "nl3d.data.sampling",
+    "read_dukemtmc_videoreid": "nl3d.data.readers.dukemtmc_videoreid",
+    "read_ilids_vid": "nl3d.data.readers.ilids_vid",
+    "read_ls_vid": "nl3d.data.readers.ls_vid",
+    "read_manifest": "nl3d.data.readers.manifest",
+    "read_manifest_tracklets": "nl3d.data.readers.manifest",
+    "write_manifest": "nl3d.data.readers.manifest",
+    "read_mars": "nl3d.data.readers.mars",
+    "read_prid2011": "nl3d.data.readers.prid2011",
+    "read_reassociation": "nl3d.data.readers.reassociation",
+    "PKSampler": "nl3d.data.clips.samplers",
+    "sample_clips": "nl3d.data.clips.sampling",
     "Tracklet": "nl3d.data.tracklets",
-    "ClipTransform": "nl3d.data.transforms",
-    "normalise_clips": "nl3d.data.transforms",
-    "read_tree": "nl3d.data.tree",
+    "ClipTransform": "nl3d.data.clips.transforms",
+    "normalise_clips": "nl3d.data.clips.transforms",
+    "read_tree": "nl3d.data.readers.tree",
 }
 
 if TYPE_CHECKING:
-    from nl3d.data.clip_dataset import ClipDataset as ClipDataset
-    from nl3d.data.clip_dataset import ClipSample as ClipSample
+    from nl3d.data.clips.dataset import ClipDataset as ClipDataset
+    from nl3d.data.clips.dataset import ClipSample as ClipSample
+    from nl3d.data.clips.samplers import PKSampler as PKSampler
+    from nl3d.data.clips.sampling import sample_clips as sample_clips
+    from nl3d.data.clips.transforms import ClipTransform as ClipTransform
+    from nl3d.data.clips.transforms import normalise_clips as normalise_clips
     from nl3d.data.dataset import ReIDDataset as ReIDDataset
-    from nl3d.data.dukemtmc_videoreid import read_dukemtmc_videoreid as read_dukemtmc_videoreid
-    from nl3d.data.ilids_vid import read_ilids_vid as read_ilids_vid
-    from nl3d.data.ls_vid import read_ls_vid as read_ls_vid
-    from nl3d.data.manifest import read_manifest as read_manifest
-    from nl3d.data.manifest import read_manifest_tracklets as read_manifest_tracklets
-    from nl3d.data.manifest import write_manifest as write_manifest
-    from nl3d.data.mars import read_mars as read_mars
-    from nl3d.data.prid2011 import read_prid2011 as read_prid2011
-    from nl3d.data.reassociation import read_reassociation as read_reassociation
-    from nl3d.data.samplers import PKSampler as PKSampler
-    from nl3d.data.sampling import sample_clips as sample_clips
+    from nl3d.data.readers.dukemtmc_videoreid import read_dukemtmc_videoreid as read_dukemtmc_videoreid
+    from nl3d.data.readers.ilids_vid import read_ilids_vid as read_ilids_vid
+    from nl3d.data.readers.ls_vid import read_ls_vid as read_ls_vid
+    from nl3d.data.readers.manifest import read_manifest as read_manifest
+    from nl3d.data.readers.manifest import read_manifest_tracklets as read_manifest_tracklets
+    from nl3d.data.readers.manifest import write_manifest as write_manifest
+    from nl3d.data.readers.mars import read_mars as read_mars
+    from nl3d.data.readers.prid2011 import read_prid2011 as read_prid2011
+    from nl3d.data.readers.reassociation import read_reassociation as read_reassociation
+    from nl3d.data.readers.tree import read_tree as read_tree
     from nl3d.data.tracklets import Tracklet as Tracklet
-    from nl3d.data.transforms import ClipTransform as ClipTransform
-    from nl3d.data.transforms import normalise_clips as normalise_clips
-    from nl3d.data.tree import read_tree as read_tree
 
 __all__ = [*_PUBLIC]
 

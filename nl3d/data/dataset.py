@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nl3d.data.images import natural_key
+from nl3d.data.frames.images import natural_key
 from nl3d.data.tracklets import Tracklet
 
 Label = TypeVar("Label", bound=Hashable)

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nl3d.data.clips import ClipCollector, check_clip_plan, consecutive_clips
-from nl3d.data.folder import read_tracklet_folders
-from nl3d.data.images import resize_image
-from nl3d.data.manifest import read_manifest_tracklets
-from nl3d.data.mot import clip_box, read_mot
+from nl3d.data.clips.consecutive import ClipCollector, check_clip_plan, consecutive_clips
+from nl3d.data.frames.images import resize_image
+from nl3d.data.frames.video import FrameStream, open_frames
+from nl3d.data.readers.boxes import clip_box, read_mot
+from nl3d.data.readers.folder import read_tracklet_folders
+from nl3d.data.readers.manifest import read_manifest_tracklets
 from nl3d.data.tracklets import Tracklet
-from nl3d.data.video import FrameStream, open_frames
 
 
 class Record(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nl3d.data.images import read_image
+from nl3d.data.frames.images import read_image
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d, NonLocalMode, Subsample
 from nl3d.layers.pooling import Pooling
@@ -17,7 +18,6 @@ from nl3d.layers.shapes import Size3, check_choice, check_clips, to_3tuple
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 from nl3d.models.blocks import BasicBlock3d, Bottleneck3d, Layout, Shortcut
 from nl3d.models.reid_network import ReIDNetwork
-from nl3d.storage.pretrained import PretrainedMixin
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 

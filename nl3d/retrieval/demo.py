@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from nl3d.data.tracklets import Tracklet
-from nl3d.data.walkers import WalkerTracklets, WalkerWorld
+from nl3d.embedding.embed import embed
+from nl3d.embedding.network import seeded
 from nl3d.metrics import RankingResult, evaluate
 from nl3d.metrics.histogram import stripe_histogram
-from nl3d.retrieval.embed import embed
-from nl3d.retrieval.network import seeded
 from nl3d.retrieval.rank import Ranking, rank
-from nl3d.zoo.factories import resnet3d18_nl
+from nl3d.walkers import WalkerTracklets, WalkerWorld
+from nl3d.weights.factories import resnet3d18_nl
 
 NUM_PEOPLE, NUM_FRAMES, STEP, SIZE = 16, 8, 8, (128, 64)
 WORLD = 7  # seed of a world whose people the bundled network has never seen; it was trained on those of 0 and 1

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from nl3d.data.sources import open_source
+from nl3d.embedding.stored import Vectors
+from nl3d.files import check_output, replacing
 from nl3d.metrics.distance import Metric
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.nearest import nearest
-from nl3d.retrieval.search.stored import Vectors
 from nl3d.retrieval.task import prepare
-from nl3d.storage.files import check_output, replacing
 from nl3d.viz.ranking import Tile, draw_ranking
 
 if TYPE_CHECKING:

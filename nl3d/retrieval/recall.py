@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from nl3d.embedding.stored import Vectors
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.nearest import nearest
-from nl3d.retrieval.search.stored import Vectors
 from nl3d.retrieval.task import prepare
 
 

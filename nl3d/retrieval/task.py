@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from nl3d.embedding.embeddings import Embeddings, require_made_alike
+from nl3d.embedding.stored import Vectors, all_vectors, rows_named, width_of
 from nl3d.metrics.distance import Metric
-from nl3d.retrieval.embeddings import Embeddings, require_made_alike
 from nl3d.retrieval.search.index import GalleryIndex
-from nl3d.retrieval.search.stored import Vectors, all_vectors, rows_named, width_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from nl3d.data.clip_dataset import ClipDataset
+from nl3d.data.clips.dataset import ClipDataset
+from nl3d.data.clips.samplers import PKSampler
+from nl3d.data.clips.transforms import ClipTransform, normalise_clips
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.samplers import PKSampler
-from nl3d.data.transforms import ClipTransform, normalise_clips
 from nl3d.training.config import TrainingConfig
 from nl3d.training.step import MicroBatch
 

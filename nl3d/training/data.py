@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.dukemtmc_videoreid import read_dukemtmc_videoreid
-from nl3d.data.ilids_vid import read_ilids_vid
-from nl3d.data.ls_vid import read_ls_vid
-from nl3d.data.manifest import read_manifest
-from nl3d.data.mars import read_mars
-from nl3d.data.prid2011 import read_prid2011
-from nl3d.data.tree import read_tree
+from nl3d.data.readers.dukemtmc_videoreid import read_dukemtmc_videoreid
+from nl3d.data.readers.ilids_vid import read_ilids_vid
+from nl3d.data.readers.ls_vid import read_ls_vid
+from nl3d.data.readers.manifest import read_manifest
+from nl3d.data.readers.mars import read_mars
+from nl3d.data.readers.prid2011 import read_prid2011
+from nl3d.data.readers.tree import read_tree
 from nl3d.training.config import TrainingConfig
-from nl3d.training.walkers import read_walkers
+from nl3d.walkers.dataset import read_walkers
 
 READERS: dict[str, Callable[..., ReIDDataset]] = {
     "mars": read_mars,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nl3d.data.clip_dataset import ClipDataset
+from nl3d.data.clips.dataset import ClipDataset
+from nl3d.data.clips.transforms import ClipTransform
 from nl3d.data.dataset import ReIDDataset
 from nl3d.data.tracklets import Tracklet
-from nl3d.data.transforms import ClipTransform
 from nl3d.metrics import RankingResult, evaluate
 from nl3d.training.batches import on_device
 from nl3d.training.config import TrainingConfig

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from nl3d.storage.fill import fill_model
-from nl3d.storage.pretrained import PretrainedMixin
+from nl3d.hub.fill import fill_model
+from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.training.checkpoint import read_checkpoint, without_prefix
 from nl3d.training.config import TrainingConfig
 from nl3d.training.networks import BEST, rebuild_network

@@ -11,13 +11,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 import nl3d
+from nl3d.hub.fill import fill_model, new_modules
+from nl3d.inflate.state_dict import inflate_state_dict
+from nl3d.models.framewise import FramewiseNet
 from nl3d.models.resnet3d import ResNet3d
-from nl3d.models.temporal import FramewiseNet
-from nl3d.storage.fill import fill_model, new_modules
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import TrainingConfig, read_config
-from nl3d.zoo.from_2d import inflate_state_dict
-from nl3d.zoo.weights import FACTORIES
+from nl3d.weights.records import FACTORIES
 
 SMALL = ("small_tp", "small_rnn", "small_ta", "small_3d", "small_3d_nl")
 SMALL_WIDTH = 32
@@ -123,7 +123,7 @@ def _small(config: TrainingConfig, num_classes: int) -> Any:
 
 
 class FrameTrunk(nn.Module):
-    """A 3D ResNet without kernels in time as an image network, for :class:`~nl3d.models.temporal.FramewiseNet`.
+    """A 3D ResNet without kernels in time as an image network, for :class:`~nl3d.models.framewise.FramewiseNet`.
 
     Args:
         network: The 3D ResNet; its head is dropped.

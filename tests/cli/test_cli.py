@@ -9,7 +9,7 @@ from PIL import Image
 
 import nl3d
 from nl3d.cli import main
-from nl3d.retrieval.embeddings import Embeddings
+from nl3d.embedding.embeddings import Embeddings
 from tests.data.films import film, write_boxes, write_video
 from tests.data.pictures import write_jpeg
 
@@ -155,7 +155,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, people, capsys, monkeypatc
         raise KeyboardInterrupt
 
     before = left(tmp_path)
-    monkeypatch.setattr("nl3d.storage.files.save", interrupted)
+    monkeypatch.setattr("nl3d.files.save", interrupted)
     assert run("embed", people, "--output", tmp_path / "out.safetensors", *NETWORK) == 130
     assert capsys.readouterr().err.endswith("nl3d: interrupted, nothing was written\n")
     assert left(tmp_path) == before
@@ -165,7 +165,7 @@ def test_out_of_memory_says_what_to_lower(people, tmp_path, capsys, monkeypatch)
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB")
 
-    monkeypatch.setattr("nl3d.retrieval.network.ClipRunner.__call__", full)
+    monkeypatch.setattr("nl3d.embedding.network.ClipRunner.__call__", full)
     assert run("embed", people, "--output", tmp_path / "out.safetensors", *NETWORK) == 2
     assert "nl3d: out of memory; lower --batch-size\n" in capsys.readouterr().err
 
@@ -174,7 +174,7 @@ def test_a_fault_of_ours_shows_its_traceback(people, tmp_path, monkeypatch):
     def faulty(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("nl3d.retrieval.network.ClipRunner.__call__", faulty)
+    monkeypatch.setattr("nl3d.embedding.network.ClipRunner.__call__", faulty)
     with pytest.raises(RuntimeError, match="a bug"):
         run("embed", people, "--output", tmp_path / "out.safetensors", *NETWORK)
     with pytest.raises(FileNotFoundError, match="does not exist"):

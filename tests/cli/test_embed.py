@@ -1,7 +1,7 @@
 import pytest
 
 from nl3d.cli import main
-from nl3d.retrieval.embeddings import Embeddings
+from nl3d.embedding.embeddings import Embeddings
 from tests.data.pictures import write_jpeg
 
 NETWORK = ["--model", "resnet3d18", "--weights", "none", "--size", "32x16", "--num-frames", "1", "--device", "cpu"]

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from nl3d.cli import main
 from tests import oracles
-from tests.retrieval.people import embeddings
+from tests.embedding.people import embeddings
 
 
 def run(*arguments):

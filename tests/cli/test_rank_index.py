@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nl3d.cli import main
-from tests.retrieval.people import embeddings
+from tests.embedding.people import embeddings
 
 pytest.importorskip("faiss")
 

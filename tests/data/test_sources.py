@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as oracle
 
-from nl3d.data.clips import consecutive_clips
+from nl3d.data.clips.consecutive import consecutive_clips
 from nl3d.data.sources import SourceReport, open_source
 from nl3d.data.tracklets import Tracklet
 from tests.data.films import film, write_boxes, write_video

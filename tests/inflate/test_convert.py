@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nl3d import Inflate2dTo3d
+from nl3d.inflate.state_dict import inflate_state_dict
 from nl3d.models.resnet3d import ResNet3d
-from nl3d.zoo.from_2d import inflate_state_dict
 from tests.oracles import randomise
 
 

@@ -5,9 +5,9 @@ import colorsys
 import pytest
 import torch
 
-from nl3d.data.walkers import WalkerTracklets, WalkerWorld
 from nl3d.metrics import evaluate
 from nl3d.metrics.histogram import hue_saturation_value, stripe_histogram
+from nl3d.walkers import WalkerTracklets, WalkerWorld
 
 
 def test_hue_saturation_value_is_that_of_the_standard_library():

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nl3d import NonLocalBlock3d, ReIDHead, SeparableConv3d
+from nl3d.models.framewise import FramewiseNet
 from nl3d.models.resnet3d import ResNet3d
-from nl3d.models.temporal import FramewiseNet
 from tests import oracles
-from tests.models.test_temporal import TinyImageNet
+from tests.models.test_framewise import TinyImageNet
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 TINY = {"block_counts": (1, 1, 1, 1), "base_width": 4, "embedding_dim": 8, "num_classes": 5}

@@ -8,7 +8,7 @@ import nl3d
 from nl3d.data.tracklets import Tracklet
 from nl3d.retrieval.search import nearest as module
 from tests.data.pictures import write_jpeg
-from tests.retrieval.people import TinyNet, embeddings
+from tests.embedding.people import TinyNet, embeddings
 
 
 def walked(query, gallery, metric):

@@ -9,16 +9,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from nl3d.data.clips import consecutive_clips
+from nl3d.data.clips.consecutive import consecutive_clips
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.images import resize_image
+from nl3d.data.frames.images import resize_image
 from nl3d.data.tracklets import Tracklet
 from nl3d.layers.head import ReIDOutput
 from nl3d.metrics import evaluate
 from nl3d.training.batches import TrainBatches
 from nl3d.training.data import read_dataset
 from nl3d.training.evaluation import Evaluation
-from nl3d.training.walkers import read_walkers
+from nl3d.walkers.dataset import read_walkers
 from tests.training.toys import WALKERS, toy_config
 
 CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7)}

@@ -4,10 +4,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.zoo.conftest import hub
-
-__all__ = ["hub"]
-
 PARITY = Path(__file__).parents[1] / "parity"
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nl3d.retrieval.embeddings import require_made_alike
+from nl3d.embedding.embeddings import require_made_alike
+from nl3d.embedding.vector_files import VectorFile, read_vectors
 from nl3d.retrieval.scoring.labels import LabelRow, LabelTable, read_labels
-from nl3d.retrieval.scoring.vector_files import VectorFile, read_vectors
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +61,7 @@ def read_retrieval(
     person is looked for among all of them.
 
     Args:
-        query: File of the queries, or of everything; see :func:`nl3d.retrieval.scoring.vector_files.read_vectors`.
+        query: File of the queries, or of everything; see :func:`nl3d.embedding.vector_files.read_vectors`.
         gallery: File of the gallery; that of the queries, if left out.
         labels: Table; see :func:`read_labels`.
         junk_pids: As for :func:`nl3d.metrics.evaluate`; all against all, these are no queries.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nl3d.data.dataset import own_numbers
-from nl3d.data.frames import require_file
-from nl3d.data.manifest import PARTS
+from nl3d.data.frames.names import require_file
+from nl3d.data.readers.manifest import PARTS
 
 
 class LabelRow(NamedTuple):

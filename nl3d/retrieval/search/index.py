@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nl3d.embedding.stored import StoredEmbeddings, Vectors, blocks_of, rows_at_once, vectors_of, width_of
+from nl3d.files import check_output, replacing
 from nl3d.metrics.distance import Metric
 from nl3d.retrieval.search.settings import IndexSettings, refuse_foreign, training_rows
-from nl3d.retrieval.search.stored import StoredEmbeddings, Vectors, blocks_of, rows_at_once, vectors_of, width_of
-from nl3d.storage.files import check_output, replacing
 
 MAGIC = b"nl3dindx"
 

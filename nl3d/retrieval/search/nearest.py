@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nl3d.embedding.stored import Vectors, blocks_of
 from nl3d.metrics import pairwise_distance
 from nl3d.metrics.distance import Metric
-from nl3d.retrieval.search.stored import Vectors, blocks_of
 
 QUERIES_AT_ONCE = 1024
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from nl3d.data.manifest import read_manifest_tracklets
+from nl3d.data.readers.manifest import read_manifest_tracklets
 from nl3d.metrics import evaluate
 from nl3d.retrieval.scoring.labelled import read_retrieval
-from tests.retrieval.people import embeddings
+from tests.embedding.people import embeddings
 
 
 def save(tmp_path, name, names, **fields):

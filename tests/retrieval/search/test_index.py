@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import nl3d
+from nl3d.embedding import stored
+from nl3d.embedding.stored import StoredEmbeddings
 from nl3d.retrieval.recall import measure_recall
 from nl3d.retrieval.search import index as module
-from nl3d.retrieval.search import stored
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.settings import IndexSettings
-from nl3d.retrieval.search.stored import StoredEmbeddings
-from tests.retrieval.people import embeddings
+from tests.embedding.people import embeddings
 
 pytest.importorskip("faiss")
 FLAT, HNSW = IndexSettings(kind="flat"), IndexSettings(kind="hnsw", hnsw_m=8)

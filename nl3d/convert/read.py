@@ -1,0 +1,178 @@
+"""Files of weights, read without running anything that they hold."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from nl3d.convert.plain_pickle import numpy_vocabulary, plain, read_plain_pickle
+
+_SLOTS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights", "blobs", "params")
+_PREFIXES = ("module.", "model.", "_orig_mod.")
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch.save began before zip files
+_BROKEN = (  # what the readers raise over files that are cut off or hold something else
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
+    OverflowError, MemoryError, struct.error, UnicodeError, RecursionError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ForeignCheckpoint:
+    """Tensors of a file under their own names, and what else the file says.
+
+    Attributes:
+        tensors: Names and tensors, without a prefix that all of them bear.
+        extras: What stood beside them: epoch, configuration, optimiser.
+        prefix: The prefix that was taken off, such as ``module.``.
+        source: The file's name, for messages.
+    """
+
+    tensors: dict[str, Tensor]
+    extras: dict[str, Any] = field(default_factory=dict)
+    prefix: str = ""
+    source: str = "the state dict"
+
+    @property
+    def dtype(self) -> str:
+        """Kind of floating-point number that most of the tensors' values are, such as ``"float16"``."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors.values():
+            if tensor.is_floating_point():
+                name = str(tensor.dtype).removeprefix("torch.")
+                counts[name] = counts.get(name, 0) + tensor.numel()
+        return max(counts, key=lambda name: counts[name], default="float32")
+
+
+def read_checkpoint(source: str | Path | Mapping[str, Any]) -> ForeignCheckpoint:
+    """Read weights from safetensors, zip or legacy ``.pth``, a pickle of numpy arrays (Caffe2), or a state dict.
+
+    The tensors are the caller's own: they share no memory with a mapped file or with the state dict that was given.
+
+    Args:
+        source: Path of the file, or a state dict, in a training checkpoint's wrapping or without.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        TypeError: If ``source`` is neither a path nor a mapping.
+        ValueError: If the file is cut off, holds no tensors, or names code: such a file is refused, never run.
+
+    Example:
+        >>> read_checkpoint({"state_dict": {"module.conv1.weight": torch.zeros(8, 3, 7, 7)}}).tensors.keys()
+        dict_keys(['conv1.weight'])
+    """
+    if isinstance(source, nn.Module):
+        raise TypeError(f"path_or_state_dict must be a path or a state dict, got {type(source).__name__}; pass its "
+                        "state_dict()")  # fmt: skip
+    if isinstance(source, Mapping):
+        checkpoint = _unwrap(source, {}, "the state dict")
+        copies = {key: tensor.detach().clone() for key, tensor in checkpoint.tensors.items()}
+        return ForeignCheckpoint(copies, checkpoint.extras, checkpoint.prefix, checkpoint.source)
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"path_or_state_dict must be a path or a state dict, got {type(source).__name__}")
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"path_or_state_dict must be a file of weights, got {str(source)!r}, which does not exist"
+        )
+    extras: dict[str, Any] = {}
+    try:
+        content = _read(path, extras)
+    except (*_BROKEN, SafetensorError) as error:
+        raise ValueError(_refusal(path, error)) from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path.name} must hold a state dict, but holds a {type(content).__name__}")
+    return _unwrap(content, extras, path.name)
+
+
+def _read(path: Path, extras: dict[str, Any]) -> Any:
+    with path.open("rb") as file:
+        head = file.read(512)
+    if len(head) > 8 and head[8:9] == b"{":
+        return _read_safetensors(path, extras)
+    if head[:4] == b"PK\x03\x04" or head[2:14] == _LEGACY_MAGIC:
+        with _numpy_allowed():
+            return plain(torch.load(path, map_location="cpu", weights_only=True))
+    if head[257:262] == b"ustar":
+        raise ValueError("a tar file, as torch.save wrote them before version 0.2")
+    if head[:1] in (b"\x80", b"(", b"}"):
+        return read_plain_pickle(path)
+    raise ValueError("no safetensors, torch.save or pickle file")
+
+
+def _numpy_allowed() -> AbstractContextManager[None]:
+    """Let torch.load meet numbers of numpy, which training scripts leave beside the weights; older ones refuse them."""
+    if torch.torch_version.TorchVersion(torch.__version__) < "2.7":
+        return nullcontext()
+    names: list[Any] = [(value, name) for name, value in numpy_vocabulary().items() if name.startswith("numpy.")]
+    return torch.serialization.safe_globals(names)
+
+
+def _read_safetensors(path: Path, extras: dict[str, Any]) -> dict[str, Tensor]:
+    with safe_open(str(path), framework="pt") as file:
+        extras.update(file.metadata() or {})
+        # Copies, because a mapped tensor breaks when somebody writes the file anew.
+        return {key: file.get_tensor(key).clone() for key in file.keys()}
+
+
+def _refusal(path: Path, error: BaseException) -> str:
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if named is None:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        return f"{path.name} must be a whole file of weights, but could not be read: {reason}"
+    return (
+        f"{path.name} must hold nothing but tensors and numbers, but names {named[1]}, which is not run here; if the "
+        "file is a whole pickled network, load it with the code it came from and save its state_dict()"
+    )
+
+
+def _unwrap(content: Mapping[Any, Any], extras: dict[str, Any], source: str) -> ForeignCheckpoint:
+    """Find the state dict in a training checkpoint, and take off a prefix that its keys bear.
+
+    A key in ten may lack the prefix: it stays as it is, for the converter to name.
+    """
+    for slot in _SLOTS:
+        inner = content.get(slot)
+        if isinstance(inner, Mapping) and _has_tensors(inner):
+            beside = {str(key): value for key, value in content.items() if key != slot}
+            return _unwrap(inner, {**extras, **beside}, source)
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        if isinstance(tensor, Tensor):
+            tensors[str(key)] = tensor.detach()
+        else:
+            extras = {**extras, str(key): value}
+    if not tensors:
+        keys = ", ".join(map(repr, list(content)[:6])) or "no key"
+        raise ValueError(f"{source} must hold tensors, but holds none: {keys}")
+    prefix = ""
+    while taken := next((p for p in _PREFIXES if 10 * sum(map(partial(_starts, p), tensors)) > 9 * len(tensors)), None):
+        bare = {key.removeprefix(taken): tensor for key, tensor in tensors.items()}
+        if len(bare) < len(tensors):
+            raise ValueError(f"{source} must name each tensor once, but some keys stand with {taken!r} and without")
+        tensors = bare
+        prefix += taken
+    return ForeignCheckpoint(tensors, extras, prefix, source)
+
+
+def _starts(prefix: str, key: str) -> bool:
+    return key.startswith(prefix)
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(
+        isinstance(value, (Tensor, np.ndarray)) or (key in _SLOTS and isinstance(value, Mapping))
+        for key, value in content.items()
+    )

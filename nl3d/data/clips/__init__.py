@@ -1,0 +1,1 @@
+"""Clips: which frames of a tracklet, transformed how, in which batch."""

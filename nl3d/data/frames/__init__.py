@@ -1,0 +1,1 @@
+"""Frames: image files, videos, and pixels."""

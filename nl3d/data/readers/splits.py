@@ -1,0 +1,107 @@
+"""Random halves of a data set's people: drawn from a seed, kept in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from nl3d.data.frames.names import require_file
+
+
+class Split(NamedTuple):
+    """Names of the people to train on and of those to test on."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def draw_splits(people: Sequence[str], seed: int, *, num_splits: int = 10) -> list[Split]:
+    """Cut people in halves at random, several times; an odd one out is trained on.
+
+    Source: Liao et al. 2018, arXiv:1807.05073, Sec. 4.2 ("randomly split into 50% of persons for testing").
+
+    Args:
+        people: Their names, in any order.
+        seed: Another seed is other splits.
+        num_splits: How many.
+
+    Raises:
+        ValueError: If there are fewer than two people, or one twice.
+
+    Example:
+        >>> split = draw_splits(["ann", "bob", "cy", "di"], seed=0)[0]
+        >>> len(split.train), len(split.test), set(split.train) & set(split.test)
+        (2, 2, set())
+    """
+    ordered = sorted(set(people))
+    if len(ordered) != len(people) or len(ordered) < 2:
+        raise ValueError(f"people must be at least two that differ, got {len(people)} of which {len(ordered)} differ")
+    generator = torch.Generator().manual_seed(seed)
+    splits = []
+    for _ in range(num_splits):
+        shuffled = torch.randperm(len(ordered), generator=generator).tolist()
+        half = len(ordered) // 2
+        test, train = sorted(shuffled[:half]), sorted(shuffled[half:])
+        splits.append(Split(tuple(ordered[i] for i in train), tuple(ordered[i] for i in test)))
+    return splits
+
+
+def save_splits(path: str | Path, splits: Sequence[Split]) -> None:
+    """Write splits as JSON, ``[{"train": [...], "test": [...]}, ...]``, the whole file or nothing."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps([{"train": split.train, "test": split.test} for split in splits], indent=1)
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def load_splits(path: str | Path) -> list[Split]:
+    """Read splits from JSON, as :func:`save_splits` and torchreid write them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no list of train and test names, or somebody is in both halves.
+    """
+    path = require_file(path, what="split file", remedy="give a seed to draw splits and save them")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        splits = [Split(tuple(map(str, entry["train"])), tuple(map(str, entry["test"]))) for entry in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'split file {str(path)!r} must be JSON of the form [{{"train": [...], "test": [...]}}, ...], '
+            f"but does not parse: {error}"
+        ) from error
+    if not splits:
+        raise ValueError(f"split file {str(path)!r} must hold at least one split, got none")
+    for place, split in enumerate(splits):
+        both = {name for name in split.train if name in set(split.test)}
+        if both:
+            raise ValueError(f"split {place} of {str(path)!r} must have people in one half, got {min(both)!r} in both")
+        if not split.train or not split.test:
+            raise ValueError(f"split {place} of {str(path)!r} must have people in both halves, got an empty one")
+    return splits
+
+
+def drawn_splits(path: str | Path, people: Sequence[str], seed: int, *, num_splits: int = 10) -> list[Split]:
+    """Read splits that were drawn before, or draw them and save them; the file is the word on them from then on.
+
+    Raises:
+        ValueError: If the file holds other people.
+    """
+    path = Path(path)
+    if not path.is_file():
+        save_splits(path, draw_splits(people, seed, num_splits=num_splits))
+    splits = load_splits(path)
+    for place, split in enumerate(splits):
+        others = {*split.train, *split.test} ^ set(people)
+        if others:
+            raise ValueError(
+                f"split {place} of {str(path)!r} must hold the people of the data set, but {min(others)!r} is in "
+                "one of the two only; delete the file to draw anew"
+            )
+    return splits

@@ -1,0 +1,89 @@
+"""What iLIDS-VID and PRID2011 share: one tracklet of each person under each of two cameras, and random splits."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from nl3d.data.dataset import ReIDDataset
+from nl3d.data.frames.names import list_frames, require_folder
+from nl3d.data.readers.splits import Split
+from nl3d.data.tracklets import Tracklet
+
+
+def list_people(folder: str | Path, *, what: str) -> list[str]:
+    """Names of the folders ``person...`` in sorted order, which split tables count by."""
+    require_folder(folder, what=what)
+    names = [name for name in os.listdir(folder) if re.fullmatch(r"person_?\d+", name)]  # noqa: PTH208
+    if not names:
+        raise FileNotFoundError(f"{what} {str(folder)!r} must hold folders of people, person001 and on, got none")
+    return sorted(names)
+
+
+def person_number(name: str) -> int:
+    """The number in the name of a person's folder, their pid.
+
+    Raises:
+        ValueError: If it is no such name.
+
+    Example:
+        >>> person_number("person017"), person_number("person_0017")
+        (17, 17)
+    """
+    match = re.fullmatch(r"person_?(\d+)", name)
+    if match is None:
+        raise ValueError(f"people must be named like 'person001', got {name!r}; check the split file")
+    return int(match[1])
+
+
+def pick_split(splits: Sequence[Split], split: int) -> Split:
+    """Take one of the splits.
+
+    Raises:
+        ValueError: If there is none of that number.
+    """
+    if not 0 <= split < len(splits):
+        raise ValueError(f"split must be from 0 to {len(splits) - 1}, got {split}")
+    return splits[split]
+
+
+def two_camera_dataset(
+    name: str, cameras: Sequence[Path], splits: Sequence[Split], split: int, *, protocol: str
+) -> ReIDDataset:
+    """Train on both cameras of the training half; look for the test half of camera 1 under camera 2.
+
+    Args:
+        name: The data set.
+        cameras: Folders of cameras 1 and 2, each with one folder a person.
+        splits: The random halves.
+        split: Which of them to take.
+        protocol: Where they come from.
+
+    Raises:
+        FileNotFoundError: If a person has no folder under one of the cameras, or no frames in it.
+        ValueError: If there is no such split.
+    """
+    chosen = pick_split(splits, split)
+
+    def tracklet(person: str, camid: int, pid: int) -> Tracklet:
+        folder = cameras[camid - 1] / person
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{name}: {person!r} must be under both cameras, but {str(folder)!r} does not exist"
+            )
+        return Tracklet(list_frames(folder), pid=pid, camid=camid, name=f"cam{camid}-{person}")
+
+    test = {person: person_number(person) for person in sorted(chosen.test)}
+    train = sorted(chosen.train)
+    return ReIDDataset(
+        name=name,
+        protocol=protocol,
+        train=[tracklet(person, camid, pid) for pid, person in enumerate(train) for camid in (1, 2)],
+        query=[tracklet(person, 1, pid) for person, pid in test.items()],
+        gallery=[tracklet(person, 2, pid) for person, pid in test.items()],
+        train_labels=train,
+        split=split,
+        num_splits=len(splits),
+    )

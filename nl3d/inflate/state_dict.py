@@ -1,0 +1,69 @@
+"""Image ResNet to 3D ResNet: the tensors of the one in the names and shapes of the other (Sec. 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from nl3d.inflate.kernels import identity_taps, inflate_kernel
+from nl3d.layers.head import LinearHead
+from nl3d.layers.separable import SeparableConv3d
+
+
+def inflate_state_dict(
+    tensors_2d: Mapping[str, Tensor],
+    model: nn.Module,
+    *,
+    init: Literal["average", "center"] = "average",
+    keep_classifier: bool = False,
+) -> dict[str, Tensor]:
+    """Inflate the tensors of an image network, under its ImageNet names, into a 3D network's names and shapes.
+
+    A convolution's kernel spreads over the planes of the model's own kernel at the same place, whatever its layout; of
+    a separable one, the spatial kernel is the image's and the temporal one spreads it. Norms and everything else pass
+    as they are. The classifier of the images, ``fc``, is dropped. Keys without a place in the model pass too, for
+    :func:`~nl3d.hub.fill.fill_model` to refuse. Kernels that need no spreading share memory with ``tensors_2d``.
+
+    Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1: each plane of the kernel is the image's, divided by t.
+
+    Args:
+        tensors_2d: State dict of the image network, in names such as ``layer1.0.conv2.weight``.
+        model: The 3D network, which may be on the meta device: only its shapes are read.
+        init: ``"average"``: every plane is 1/t of the image's kernel. ``"center"``: the middle plane is the image's and
+            the others are zero.
+        keep_classifier: Whether ``fc`` becomes the classifier of a ``"linear"`` head instead of being dropped.
+
+    Raises:
+        ValueError: If ``keep_classifier`` is asked of a model whose head is not linear.
+
+    Example:
+        >>> from nl3d.models.resnet3d import ResNet3d
+        >>> model = ResNet3d(block_counts=(1, 1, 1, 1), base_width=8)
+        >>> inflated = inflate_state_dict({"layer1.0.conv2.weight": torch.ones(8, 8, 3, 3)}, model)
+        >>> {key: tuple(tensor.shape) for key, tensor in inflated.items()}
+        {'layer1.0.conv2.temporal.weight': (8, 8, 3, 1, 1), 'layer1.0.conv2.spatial.weight': (8, 8, 1, 3, 3)}
+    """
+    if keep_classifier and not isinstance(getattr(model, "head", None), LinearHead):
+        raise ValueError("keep_classifier needs a network with head='linear', whose classifier is on the same features")
+    modules = dict(model.named_modules())
+    inflated: dict[str, Tensor] = {}
+    for key, tensor in tensors_2d.items():
+        name, _, last = key.rpartition(".")
+        module = modules.get(name)
+        if name == "fc":
+            if keep_classifier:
+                inflated[f"head.classifier.{last}"] = tensor
+        elif isinstance(module, nn.Conv3d) and last == "weight" and tensor.ndim == 4:
+            inflated[key] = inflate_kernel(tensor, module.kernel_size[0], init=init)
+        elif isinstance(module, SeparableConv3d) and last == "weight" and tensor.ndim == 4:
+            temporal = module.temporal
+            taps = identity_taps(temporal.in_channels, temporal.kernel_size[0], groups=temporal.groups, init=init)
+            inflated[f"{name}.temporal.weight"] = taps.to(tensor.dtype)
+            inflated[f"{name}.spatial.weight"] = tensor.unsqueeze(2)
+        elif isinstance(module, SeparableConv3d) and last == "bias":
+            inflated[f"{name}.spatial.bias"] = tensor
+        else:
+            inflated[key] = tensor
+    return inflated

@@ -1,0 +1,151 @@
+"""From what ``weights=`` says to the tensors of a file, wherever it lies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from nl3d.convert.families.table import FAMILIES
+from nl3d.hub.fetch import fetch
+from nl3d.hub.fill import read_safetensors
+from nl3d.hub.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
+from nl3d.weights.records import WeightsSpec, find_spec, has_spec
+
+HUB_PREFIX = "hf-hub:"
+BUNDLED = Path(__file__).parent / "bundled"
+"""Folder of the weights that come with the package: one folder a network, as ``save_pretrained`` writes it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's tensors and what is known of them.
+
+    Attributes:
+        source: What ``weights=`` said.
+        tensors: The tensors, under the file's own keys.
+        cfg: What goes into the network's ``pretrained_cfg``: clip size, mean, deviation, licence, origin.
+        config: The config.json beside the file, empty without one.
+    """
+
+    source: str
+    tensors: Mapping[str, Tensor]
+    cfg: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """A file in another project's names, which takes a conversion.
+
+    Attributes:
+        source: What ``weights=`` said.
+        path: Where it lies.
+        family: Whose it is, or ``None`` for it to be told from its keys.
+        cfg: As of :class:`Checkpoint`.
+    """
+
+    source: str
+    path: Path
+    family: str | None = None
+    cfg: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = None) -> Checkpoint | ForeignFile:
+    """Find, fetch if need be, and read the checkpoint that ``weights=`` names.
+
+    Args:
+        model: Name of the network's factory.
+        weights: Name of a record, ``"hf-hub:org/name[@revision]"``, path of a file of any family, or of a folder that
+            ``save_pretrained`` wrote.
+        cache_dir: The Hub's cache, if not the usual one.
+
+    Raises:
+        ValueError: If the name is unknown, the Hub's form is broken or the file is damaged.
+        FileNotFoundError: If a path, repository or file does not exist.
+        PermissionError: If a repository is not open to you.
+        ConnectionError: If the Hub cannot be reached.
+    """
+    if weights.startswith(HUB_PREFIX):
+        return _open_repository(weights, cache_dir=cache_dir)
+    path = Path(weights)
+    if not has_spec(model, weights):
+        if path.is_dir():
+            return _with_config(weights, read_safetensors(path / WEIGHTS_FILE, copy=True), path / CONFIG_FILE)
+        if path.is_file() or path.suffix or len(path.parts) > 1:
+            return _open_file(path)
+    spec = find_spec(model, weights)
+    if spec.bundled:
+        path = bundled_file(spec)
+        checkpoint = _with_config(weights, read_safetensors(path), path.with_name(CONFIG_FILE))
+        return replace(checkpoint, cfg={**checkpoint.cfg, **spec_cfg(spec)})
+    if spec.repo_id is None:
+        raise ValueError(f"weights {weights!r} are not on the Hub; fetch {spec.url} by hand and pass the file's path")
+    fetched = fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256, cache_dir=cache_dir)
+    if spec.is_foreign:
+        return ForeignFile(weights, fetched, spec.family, spec_cfg(spec))
+    return Checkpoint(weights, read_safetensors(fetched), cfg=spec_cfg(spec))
+
+
+def bundled_file(spec: WeightsSpec) -> Path:
+    """Where the weights of a record that comes with the package lie."""
+    return BUNDLED / spec.models[0] / spec.filename
+
+
+def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
+    """What a record says of its clips and its origin, under the keys of timm's ``pretrained_cfg``."""
+    frames, height, width = spec.clip_size
+    return {
+        "tag": spec.name,
+        "hf_hub_id": f"{spec.repo_id}@{spec.revision}" if spec.repo_id else None,
+        "hf_hub_filename": spec.filename,
+        "file": str(bundled_file(spec)) if spec.bundled else None,
+        "input_size": (3, height, width),
+        "num_frames": frames,
+        "frame_step": spec.frame_step,
+        "mean": spec.mean,
+        "std": spec.std,
+        "license": spec.license.lower(),  # timm and the Hub write SPDX identifiers small
+        "description": f"{spec.origin}; {spec.accuracy}",
+        "origin_url": spec.url or (None if spec.bundled else f"https://huggingface.co/{spec.repo_id}"),
+    }
+
+
+def _open_file(path: Path) -> Checkpoint | ForeignFile:
+    """A file of its own; one that nl3d wrote carries its config along."""
+    if path.is_file() and path.suffix != ".safetensors":
+        return ForeignFile(str(path), path)
+    tensors = read_safetensors(path, copy=True)
+    with safe_open(path, framework="pt") as file:
+        config = json.loads((file.metadata() or {}).get("config", "{}"))
+    if not config and not _in_our_names(tensors):
+        return ForeignFile(str(path), path)
+    return Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)
+
+
+def _in_our_names(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of our networks or of the image networks that these are filled from."""
+    if any(key.startswith("backbone.") for key in tensors) and any(key.startswith("head.") for key in tensors):
+        return True  # a frame-wise network
+    return any(FAMILIES[name].fits(tensors) for name in ("nl3d", "torchvision"))
+
+
+def _open_repository(weights: str, *, cache_dir: str | Path | None) -> Checkpoint:
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", weights.removeprefix(HUB_PREFIX))
+    if match is None:
+        raise ValueError(f"weights must be 'hf-hub:org/name' or 'hf-hub:org/name@revision', got {weights!r}")
+    repo_id, revision = match.groups()
+    config = fetch(repo_id, CONFIG_FILE, revision=revision, cache_dir=cache_dir)
+    tensors = fetch(repo_id, WEIGHTS_FILE, revision=config.parent.name, cache_dir=cache_dir)  # of the same commit
+    return _with_config(weights, read_safetensors(tensors), config)
+
+
+def _with_config(source: str, tensors: Mapping[str, Tensor], config_path: Path) -> Checkpoint:
+    config = read_config(config_path)
+    return Checkpoint(source, tensors, cfg=clip_description(config), config=config)

@@ -1,0 +1,127 @@
+"""The networks in timm's registry: ``create_model``, ``list_models``, ``list_pretrained``, ``features_only``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any
+
+from torch import nn
+
+from nl3d.weights.inflated_names import register_inflated
+from nl3d.weights.open import HUB_PREFIX, open_weights, spec_cfg
+from nl3d.weights.records import FACTORIES, list_weights
+
+GENERIC = ("resnet3d", "framewise")
+"""What timm calls networks of other blocks or backbones than the named ones; their config.json says the rest."""
+
+TIMM_NAMES = {"in_chans": "in_channels", "drop_rate": "dropout", "global_pool": "pool"}
+_FEATURE_OPTIONS = ("out_indices", "feature_cls")
+
+default_cfgs: dict[str, Any] = {}  # timm looks here for what a network's checkpoints are
+
+
+def register_models() -> None:
+    """Put every network and every checkpoint's tag into timm's registry; a second call does nothing."""
+    from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model
+
+    if is_model(GENERIC[0]):
+        return
+    known = {field.name for field in fields(PretrainedCfg)}
+    described = {
+        f"{model}.{spec.name}": {
+            **{key: value for key, value in spec_cfg(spec).items() if key in known and key != "tag"},
+            "num_classes": 0,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "first_conv": "conv1" if model.startswith("resnet3d") else "backbone.conv1",
+            "classifier": "head.classifier",
+        }
+        for model in FACTORIES
+        for spec in list_weights(model)
+    }
+    default_cfgs.update(generate_default_cfgs(described))
+    for name in (*FACTORIES, *GENERIC):
+        register_model(_entrypoint(name))
+    register_inflated()
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _create(name, pretrained, **kwargs)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"``nl3d.{name}`` for :func:`timm.create_model`."
+    return create
+
+
+def _create(
+    name: str,
+    pretrained: bool,
+    *,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: Any = None,
+    features_only: bool = False,
+    num_classes: int | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Do what timm's builder does with its arguments, but let nl3d find, convert and fill in the weights.
+
+    Raises:
+        ValueError: If the weights are unknown, or feature maps are asked of a frame-wise network.
+        TypeError: If an option does not exist.
+    """
+    from nl3d.weights import build, factories
+
+    kwargs.pop("pretrained_model_args", None)  # timm's copy of what a saved config says, which is in kwargs too
+    cfg = {**_as_dict(pretrained_cfg), **(pretrained_cfg_overlay or {})}
+    weights = open_weights(name, _weights_of(name, cfg), cache_dir=cache_dir) if pretrained else None
+    if num_classes is None:
+        num_classes = cfg.get("num_classes", 0) if cfg.get("source") else 0
+    features = {key: kwargs.pop(key) for key in _FEATURE_OPTIONS if key in kwargs}
+    options = {TIMM_NAMES.get(key, key): value for key, value in kwargs.items()}
+    if name in GENERIC:
+        construct = build.build_resnet3d if name == "resnet3d" else build.build_framewise
+        model: nn.Module = construct(name, weights, num_classes, options)
+    else:
+        model = getattr(factories, name)(weights, num_classes=num_classes, **options)
+    return _feature_maps(name, model, features) if features_only else model
+
+
+def _feature_maps(name: str, model: Any, features: dict[str, Any]) -> nn.Module:
+    """Put timm's own wrapper around the stages."""
+    from timm.models import build_model_with_cfg
+
+    if not hasattr(model, "feature_info"):
+        raise ValueError(f"features_only must be False for {name}; ask timm for the feature maps of its image network")
+    cfg = {key: value for key, value in model.pretrained_cfg.items() if key in ("input_size", "mean", "std")}
+    wrapped: nn.Module = build_model_with_cfg(
+        lambda **_: model, name, pretrained=False, pretrained_cfg=cfg, features_only=True, **features
+    )
+    return wrapped
+
+
+def _as_dict(pretrained_cfg: Any) -> dict[str, Any]:
+    """Unify timm's ways to name a checkpoint: a tag, a dictionary, its own record or nothing."""
+    if isinstance(pretrained_cfg, str):
+        return {"tag": pretrained_cfg}
+    if is_dataclass(pretrained_cfg) and not isinstance(pretrained_cfg, type):
+        return {key: value for key, value in asdict(pretrained_cfg).items() if value is not None}
+    return dict(pretrained_cfg or {})
+
+
+def _weights_of(name: str, cfg: dict[str, Any]) -> str:
+    """What ``weights=`` would say."""
+    if cfg.get("file"):
+        return str(cfg["file"])
+    if cfg.get("hf_hub_id"):
+        return HUB_PREFIX + cfg["hf_hub_id"]
+    if cfg.get("url") or cfg.get("state_dict"):
+        raise ValueError("pretrained_cfg must name weights by tag, file or hf_hub_id, got url or state_dict")
+    if cfg.get("tag"):
+        return str(cfg["tag"])
+    specs = list_weights(name) if name in FACTORIES else []
+    if not specs:
+        raise ValueError(f"pretrained must be False for {name}, which has no weights of its own")
+    return specs[0].name

@@ -1,0 +1,72 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from nl3d.data.frames.images import natural_key
+from nl3d.data.frames.names import FrameNames, list_folders, list_frames, require_frames, sort_names
+
+
+def test_paths_are_put_together_when_asked_for():
+    frames = FrameNames("some/where", [f"{number:03d}.jpg" for number in range(10)])
+    assert frames[3] == Path("some/where/003.jpg")
+    assert frames[-1] == Path("some/where/009.jpg")
+    assert [path.name for path in frames[7:]] == ["007.jpg", "008.jpg", "009.jpg"]
+    assert list(frames)[2] == frames[2]
+    with pytest.raises(IndexError):
+        frames[10]
+
+
+def test_slices_share_the_names():
+    frames = FrameNames("folder", ["a.jpg", "b.jpg", "c.jpg"])
+    assert frames[1:].names.base is frames.names
+
+
+def test_names_beyond_ascii_and_pickling():
+    frames = FrameNames("ordner", ["größe 1.jpg", "größe 2.jpg"])
+    assert frames[1] == Path("ordner/größe 2.jpg")
+    again = pickle.loads(pickle.dumps(frames))
+    assert again == frames
+    assert hash(again) == hash(frames)
+    assert again != FrameNames("ordner", ["a.jpg", "b.jpg"])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["f10.jpg", "f9.jpg", "f100.jpg"],
+        ["a1b10.jpg", "a10b1.jpg", "a2b2.jpg"],
+        ["0010.jpg", "0002.jpg"],
+        ["x.jpg", "X.jpg"],
+        [],
+    ],
+)
+def test_sorting_is_natural_by_either_way(names):
+    assert sort_names(names) == sorted(names, key=natural_key)
+
+
+def test_list_frames_leaves_other_files_alone(tmp_path):
+    for name in ("10.jpg", "9.JPG", ".hidden.jpg", "Thumbs.db", "notes.txt", "11.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_frames(tmp_path)] == ["9.JPG", "10.jpg", "11.png"]
+
+
+def test_list_frames_refusals(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone' does not exist"):
+        list_frames(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="must hold images"):
+        list_frames(tmp_path)
+
+
+def test_list_folders(tmp_path):
+    for name in ("p10", "p9", ".git"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    assert list_folders(tmp_path) == ["p9", "p10"]
+
+
+def test_require_frames_names_the_first(tmp_path):
+    (tmp_path / "1.jpg").touch()
+    require_frames([(tmp_path, ["1.jpg"])], what="list")
+    with pytest.raises(FileNotFoundError, match=r"list: image .*2.jpg' does not exist, nor do 1 others"):
+        require_frames([(tmp_path, ["10.jpg", "1.jpg", "2.jpg"])], what="list")

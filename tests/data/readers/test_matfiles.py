@@ -1,0 +1,71 @@
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from nl3d.data.readers.matfiles import read_mat
+
+TABLE = np.array([[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.fixture
+def old(tmp_path):
+    savemat(tmp_path / "old.mat", {"table": TABLE.astype(float), "text": "abc"})
+    return tmp_path / "old.mat"
+
+
+@pytest.fixture
+def new(tmp_path):
+    path = tmp_path / "new.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:  # MATLAB puts a header of its own before HDF5's
+        file["table"] = TABLE.T.astype(float)
+        file.create_group("group")
+    return path
+
+
+def test_reads_both_kinds_alike(old, new):
+    for path in (old, new):
+        table = read_mat(path, "table")
+        assert table.dtype == np.int64
+        np.testing.assert_array_equal(table, TABLE)
+
+
+def test_reads_hdf5_without_matlab_s_header(tmp_path):
+    with h5py.File(tmp_path / "plain.mat", "w") as file:
+        file["query"] = np.array([[3.0], [1.0]])
+    assert read_mat(tmp_path / "plain.mat", "query").tolist() == [[3, 1]]
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no.mat' does not exist"):
+        read_mat(tmp_path / "no.mat", "table")
+
+
+@pytest.mark.parametrize("kind", ["old", "new"])
+def test_missing_table_lists_what_is_there(kind, request):
+    with pytest.raises(ValueError, match=r"must hold the table 'query', got .*'table'"):
+        read_mat(request.getfixturevalue(kind), "query")
+
+
+def test_other_things_than_tables(old, new):
+    with pytest.raises(ValueError, match="table of whole numbers"):
+        read_mat(old, "text")
+    with pytest.raises(ValueError, match="got a group"):
+        read_mat(new, "group")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 200, b"\x89HDF\r\n\x1a\n" + b"x" * 600])
+def test_broken_files_are_named(tmp_path, content):
+    (tmp_path / "broken.mat").write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken.mat' must be a MATLAB file, but does not parse"):
+        read_mat(tmp_path / "broken.mat", "table")
+
+
+@pytest.mark.parametrize(("kind", "library"), [("old", "scipy.io"), ("new", "h5py")])
+def test_says_how_to_get_the_reader(kind, library, request, monkeypatch):
+    path = request.getfixturevalue(kind)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nl3d\[data\]'"):
+        read_mat(path, "table")

@@ -1,0 +1,54 @@
+import pytest
+
+from nl3d.data.readers.tree import read_tree
+from tests.data.layouts import write_tracklets
+
+
+def test_without_parts_the_first_of_each_person_and_camera_is_the_query(tmp_path):
+    write_tracklets(tmp_path, {"7/1/b": 2, "7/1/a": 1, "7/2/c": 3, "10/2/d": 1, "-1/1/x": 1})
+    data = read_tree(tmp_path, junk_pids=(-1,))
+    assert [t.name for t in data.query] == ["7/1/a", "7/2/c", "10/2/d"]
+    assert [(t.pid, t.camid, len(t)) for t in data.gallery] == [(7, 1, 1), (7, 1, 2), (7, 2, 3), (10, 2, 1), (-1, 1, 1)]
+    assert data.train == ()
+    assert data.queries_without_match() == [2]  # 10 is under one camera only
+    assert "one query of each person and camera" in data.protocol
+
+
+def test_parts(tmp_path):
+    write_tracklets(
+        tmp_path, {"train/5/1/a": 1, "train/3/2/b": 1, "query/ann/2/a": 1, "gallery/ann/1/a": 1, "gallery/bob/1/b": 1}
+    )
+    data = read_tree(tmp_path)
+    assert [(t.pid, t.camid) for t in data.train] == [(0, 2), (1, 1)]
+    assert tuple(data.train_labels) == ("3", "5")
+    assert [(t.pid, t.camid) for t in data.query] == [(0, 2)]
+    assert [(t.pid, t.camid) for t in data.gallery] == [(0, 1), (1, 1)]
+
+
+def test_only_training(tmp_path):
+    write_tracklets(tmp_path, {"train/5/1/a": 1})
+    assert len(read_tree(tmp_path).train) == 1
+
+
+def test_names_of_cameras_are_numbered_alike_in_all_parts(tmp_path):
+    write_tracklets(tmp_path, {"train/1/north/a": 1, "query/2/south/a": 1, "gallery/2/door/a": 1})
+    data = read_tree(tmp_path)
+    assert (data.train[0].camid, data.query[0].camid, data.gallery[0].camid) == (1, 2, 0)
+
+
+def test_frames_in_natural_order(tmp_path):
+    write_tracklets(tmp_path, {"1/1/a": 12}, name="{frame}.jpg")
+    assert [path.stem for path in read_tree(tmp_path).query[0].frames] == [str(number) for number in range(1, 13)]
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no' does not exist"):
+        read_tree(tmp_path / "no")
+    with pytest.raises(FileNotFoundError, match="must hold tracklets, pid/camid/tracklet"):
+        read_tree(tmp_path)
+    write_tracklets(tmp_path, {"query/1/1/a": 1})
+    with pytest.raises(FileNotFoundError, match="must hold both query and gallery, got query"):
+        read_tree(tmp_path)
+    write_tracklets(tmp_path, {"gallery/1/1/a": 0})
+    with pytest.raises(FileNotFoundError, match=r"gallery/1/1/a' must hold images"):
+        read_tree(tmp_path)
