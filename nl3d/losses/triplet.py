@@ -15,11 +15,12 @@ from nl3d.losses.gather import check_on_all_ranks, collective_device, gather_bat
 
 
 class BatchHardTriplet(nn.Module):
-    """Pull each row's farthest row of the same identity nearer than its nearest row of another identity.
+    """Require each anchor to be closer to its hardest positive than to its hardest negative, by a margin.
 
-    Every row is an anchor once. Distances are Euclidean, not squared, and the embeddings are taken as they come: to
-    compare directions, normalise them first. Half-precision rows are compared in float32, under autocast too. A
-    distance of zero, as between two equal rows, has the gradient zero.
+    Every row is an anchor once. Distances are Euclidean, not squared, and embeddings are used unnormalised: to compare
+    directions, normalise them first. Half-precision rows are compared in float32, under autocast too. A distance of
+    zero, as between two equal rows, has the gradient zero. Pairs are mined in float64 where float32 would lose them,
+    as in batches whose embeddings form clouds far apart.
 
     With ``gather``, the batch is that of all ranks of the default process group, in the order of the ranks; the ranks
     may have unequal numbers of rows. Every rank returns the loss of the whole batch. The convention for gradients is
@@ -47,8 +48,8 @@ class BatchHardTriplet(nn.Module):
 
     Raises:
         TypeError: If ``margin``, ``embeddings`` or ``pids`` are of the wrong kind.
-        ValueError: If an argument is out of range, if shapes or devices do not fit, if a value is NaN or infinite, or
-            if an anchor has no positive or no negative.
+        ValueError: If an argument is out of range, if shapes or devices do not fit, if a value is NaN, infinite or so
+            large that its square is, or if an anchor has no positive or no negative.
 
     Example:
         >>> loss = BatchHardTriplet(margin=0.3)
@@ -108,15 +109,26 @@ def distance(first: Tensor, second: Tensor) -> Tensor:
 
 @torch.no_grad()
 def hardest_pairs(rows: Tensor, pids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices of each row's farthest positive and nearest negative, and whether it is finite and has both."""
-    centred = rows - rows.mean(0)  # distances stay, the product below loses less of them to rounding
-    squares = centred.square().sum(1)
-    squared_distances = squares[:, None] + squares - 2 * centred @ centred.T  # (B, B)
+    """Indices of each row's farthest positive and nearest negative, and whether it has both and a finite square."""
     same = pids[:, None] == pids
-    positives = same & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    squared_distances, is_exact = _squared_distances(rows, itself)
+    inexact = torch.compiler.is_compiling() or not is_exact  # a compiled graph cannot look at the values
+    if inexact and rows.device.type != "mps":  # which has no float64
+        squared_distances, _ = _squared_distances(rows.double(), itself)
+    positives = same & ~itself
     positive = squared_distances.masked_fill(~positives, -math.inf).argmax(1)
     negative = squared_distances.masked_fill(same, math.inf).argmin(1)
-    return positive, negative, positives.any(1) & ~same.all(1) & rows.isfinite().all(1)
+    is_finite = rows.square().sum(1).isfinite()
+    return positive, negative, positives.any(1) & ~same.all(1) & is_finite
+
+
+def _squared_distances(rows: Tensor, itself: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances by one product, and whether rounding leaves four digits of the smallest."""
+    centred = rows - rows.mean(0)  # keeps digits where all rows lie far from the origin
+    squares = centred.square().sum(1)
+    squared = squares[:, None] + squares - 2 * centred @ centred.T  # (B, B)
+    return squared, squared.masked_fill(itself, math.inf).amin() * 100 > squares.amax()
 
 
 def refuse_batch(rows: Tensor, pids: Tensor) -> None:
@@ -125,6 +137,11 @@ def refuse_batch(rows: Tensor, pids: Tensor) -> None:
     if unfit:
         raise ValueError(
             f"embeddings must be finite, got {unfit} NaN or infinite values; lower the learning rate or check the input"
+        )
+    if not rows.square().sum(1).isfinite().all():
+        raise ValueError(
+            f"embeddings must have finite squares, got values up to {float(rows.abs().max()):.1e}; "
+            "lower the learning rate or normalise them"
         )
     distinct, counts = torch.unique(pids, return_counts=True)
     if len(distinct) == 1:

@@ -17,9 +17,9 @@ Metric: TypeAlias = Literal["euclidean", "cosine"]
 def pairwise_distance(query: Array, gallery: Array, *, metric: Metric = "euclidean") -> Array:
     """Distance of every query to every gallery row.
 
-    Computed with one matrix product in float32 (float64 for float64 input). For Euclidean distances a point amid the
-    gallery is subtracted from both first, which keeps digits where all rows lie far from the origin. Equal rows come
-    out near zero, not exactly zero.
+    Computed with one matrix product in float32 (float64 for float64 input). For Euclidean distances a point of the
+    gallery's middle is subtracted from both first, which keeps digits where all rows lie far from the origin; rows in
+    several clouds far apart are multiplied in float64. Equal rows come out near zero, not exactly zero.
 
     Args:
         query: Embeddings, as a tensor or an array.
@@ -42,26 +42,34 @@ def pairwise_distance(query: Array, gallery: Array, *, metric: Metric = "euclide
     """
     rows = DistanceRows(*as_embeddings(query, gallery), metric)
     distmat = rows.squared(0, len(rows.query))
-    distmat = distmat.sqrt_() if metric == "euclidean" else distmat.div_(2)
+    distmat = (distmat.sqrt_() if metric == "euclidean" else distmat.div_(2)).to(rows.dtype)
     return distmat.numpy(force=True) if isinstance(query, np.ndarray) else distmat
 
 
-class DistanceRows:
-    """Rows of the distance matrix, computed when they are asked for.
+SAMPLE = 32, 256  # queries and gallery rows that are measured exactly to choose the precision
+FAR = 100.0  # squared norm over squared nearest distance beyond which float32 loses more than four digits of the latter
 
-    ``rows(start, stop)`` gives, for these queries, numbers in the order of the distances, but without what is the same
-    for a whole row: this costs a matrix product and nothing else. :meth:`squared` gives squared Euclidean distances;
-    under the cosine metric embeddings are normalised first, so that they are twice the cosine distance.
+
+class DistanceRows:
+    """Rows of the distance matrix, computed on demand.
+
+    ``rows(start, stop)`` returns, for these queries, numbers in the order of the distances without the term that is
+    constant along a row: it costs one matrix product. :meth:`squared` returns squared Euclidean distances; under the
+    cosine metric embeddings are normalised first, so that these are twice the cosine distance.
     """
 
     def __init__(self, query: Tensor, gallery: Tensor, metric: str) -> None:
         check_choice(metric, ("euclidean", "cosine"), name="metric")
+        self.dtype = query.dtype
         if metric == "cosine":
             query, gallery = _normalise(query), _normalise(gallery)
         else:
-            # Any point amid the rows will do. A median consists of numbers that the rows have, so that integers stay
+            # Any point between the rows serves. A median consists of numbers that the rows hold, so integers stay
             # integers, and exact ties exact.
             centre = gallery[:: max(1, len(gallery) // 256)].median(0).values
+            has_double = query.dtype == torch.float32 and query.device.type != "mps"
+            if has_double and _lies_in_far_clouds(query, gallery, centre):
+                query, gallery, centre = query.double(), gallery.double(), centre.double()
             query, gallery = query - centre, gallery - centre
         self.query, self.gallery = query, gallery
         self.query_squares = query.square().sum(1)
@@ -80,6 +88,17 @@ class DistanceRows:
         if self.metric == "cosine":
             return self(start, stop).add_(2).clamp_(min=0)
         return self(start, stop).add_(self.query_squares[start:stop, None]).clamp_(min=0)
+
+
+def _lies_in_far_clouds(query: Tensor, gallery: Tensor, centre: Tensor) -> bool:
+    """Whether, for some sampled query, the nearest gallery row is much closer than the centre."""
+    rows, others = (
+        values[:: max(1, len(values) // count)][:count].double() - centre
+        for values, count in zip((query, gallery), SAMPLE, strict=True)
+    )
+    squared = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    nearest = squared.masked_fill_(squared == 0, torch.inf).amin(1)  # equal rows need no digits
+    return bool((rows.square().sum(1) > FAR * nearest).any())
 
 
 def _normalise(rows: Tensor) -> Tensor:

@@ -65,6 +65,19 @@ def test_far_from_the_origin_the_hardest_rows_are_still_found():
     torch.testing.assert_close(loss.double(), triplet_oracle(embeddings.double(), PIDS), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("offset", [300.0, 1000.0, 1e4])
+@pytest.mark.parametrize("share", [0.5, 0.03])
+def test_in_clouds_far_apart_the_hardest_rows_are_still_found(offset, share):
+    pids = torch.arange(32).repeat_interleave(4)
+    rows = torch.randn(128, 512)
+    rows[: round(128 * share)] += offset
+    exact = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    same = pids[:, None] == pids
+    hardest = exact.masked_fill(~same, -1).amax(1) - exact.masked_fill(same, math.inf).amin(1)
+    expected = torch.relu(hardest + 0.3).mean().float()
+    torch.testing.assert_close(BatchHardTriplet()(rows, pids), expected, rtol=1e-5, atol=0)
+
+
 def test_gradient_at_distance_zero_is_finite():
     embeddings = torch.ones(4, 3, requires_grad=True)
     loss = BatchHardTriplet(0.3)(embeddings, torch.tensor([0, 0, 1, 1]))
@@ -144,6 +157,12 @@ def test_compiled_an_anchor_without_a_triplet_makes_the_loss_nan():
         (torch.ones(8, 3), PIDS > 2, TypeError, r"pids must be integers, got torch.bool"),
         (torch.ones(8, 3), PIDS.to("meta"), ValueError, r"pids must be on the device of embeddings, cpu, got meta"),
         (torch.full((8, 3), math.nan), PIDS, ValueError, r"embeddings must be finite, got 24 NaN or infinite values"),
+        (
+            torch.full((8, 9), 1e19),
+            PIDS,
+            ValueError,
+            r"embeddings must have finite squares, got values up to 1.0e\+19; ",
+        ),
         (torch.ones(4, 3), torch.tensor([5, 5, 17, 6]), ValueError, r"pid 6 has one \(and 1 more pids\); draw batches"),
         (
             torch.ones(3, 3),

@@ -35,6 +35,16 @@ def test_float32_rows_far_from_the_origin_keep_their_distances():
     torch.testing.assert_close(pairwise_distance(query, gallery), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("offset", [300.0, 1000.0, 1e4])
+def test_rows_in_clouds_far_apart_keep_their_order(offset):
+    query = torch.randn(20, 64)
+    gallery = torch.cat([query + 0.01 * torch.randn(20, 64) + offset, torch.randn(30, 64)])
+    found = pairwise_distance(query + offset, gallery)
+    exact = torch.cdist((query + offset).double(), gallery.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, exact.float(), rtol=1e-3, atol=0)
+
+
 def test_the_kind_of_the_query_is_the_kind_of_the_result():
     query, gallery = make(3, 4, dtype=torch.float32)
     expected = pairwise_distance(query, gallery)
