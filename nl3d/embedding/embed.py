@@ -37,9 +37,10 @@ def embed(
     """Embed every tracklet of a video, of a folder, of a table, or of a list.
 
     A tracklet is cut into consecutive clips that do not overlap
-    (:func:`nl3d.data.clips.consecutive.consecutive_clips`), its frames resized and normalised as the network's ``pretrained_cfg`` says, and the vectors of its clips are averaged. A video
-    is decoded once and in order; memory is bounded by the tracklets that are open at the same time. More tracklets than
-    memory holds vectors, or more than one process embeds in time, are for :func:`nl3d.embed_to_file`.
+    (:func:`nl3d.data.clips.consecutive.consecutive_clips`), its frames are resized and normalised as the network's
+    ``pretrained_cfg`` says, and the vectors of its clips are averaged. A video is decoded once and in order; memory is
+    bounded by the tracklets that are open at the same time. For more vectors than memory holds, or for several
+    processes, use :func:`nl3d.embed_to_file`.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.
 

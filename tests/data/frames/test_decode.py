@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nl3d.data.frames.decode import decode_image, decode_with_pillow, encode_jpeg
 from nl3d.data.frames import decode
+from nl3d.data.frames.decode import decode_image, decode_with_pillow, encode_jpeg
 
 RNG = np.random.default_rng(0)
 PIXELS = np.asarray(Image.fromarray(RNG.integers(0, 256, (10, 5, 3), dtype=np.uint8)).resize((20, 40)))
