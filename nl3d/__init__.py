@@ -8,9 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nl3d._version import __version__ as __version__
 from nl3d.weights.import_hook import announce_to_timm
-
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "SeparableConv3d": "nl3d.layers.separable",

@@ -1,6 +1,7 @@
 """The house's own rules: imports run one way, stay light and change nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def imported_packages(path):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         for module in modules:
-            if module.startswith("nl3d."):
+            if module.startswith("nl3d.") and module != "nl3d._version":
                 yield module.split(".")[1]
 
 
@@ -89,3 +90,32 @@ def test_changelog_s_top_entry_is_this_version():
 def test_package_metadata_names_this_version():
     pyproject = ROOT.parent.joinpath("pyproject.toml").read_text()
     assert f'version = "{nl3d.__version__}"' in pyproject
+
+
+DISTRIBUTIONS = {"PIL": "pillow", "av": "av", "faiss": "faiss-cpu", "yaml": "pyyaml"}  # where the names differ
+
+
+def test_every_import_is_declared():
+    """Each module of others that a file imports belongs to a dependency or an extra."""
+    declared = set(re.findall(r'"([\w-]+)>=', ROOT.parent.joinpath("pyproject.toml").read_text()))
+    for path in [*ROOT.rglob("*.py"), *ROOT.parent.joinpath("weights_tools").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for top in {module.split(".")[0] for module in modules} - sys.stdlib_module_names:
+                if top in ("nl3d", "weights_tools", "typing_extensions"):  # the last for type checking only
+                    continue
+                assert DISTRIBUTIONS.get(top, top) in declared, f"{path} imports {top}, which pyproject.toml lacks"
+
+
+def test_no_module_imports_the_package_itself():
+    """``import nl3d`` and ``from nl3d import name`` run upward: they load whatever room holds the name."""
+    for path in ROOT.rglob("*.py"):
+        if path.parent == ROOT and path.name.startswith("__"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            itself = "nl3d" in imported or (
+                isinstance(node, ast.ImportFrom) and node.module == "nl3d" and not node.level
+            )
+            assert not itself or path.is_relative_to(ROOT / "cli"), f"{path.relative_to(ROOT)} imports nl3d itself"

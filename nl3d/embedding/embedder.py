@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-import nl3d
+from nl3d._version import __version__
 from nl3d.data.clips.consecutive import check_clip_plan
 from nl3d.data.sources import StreamedClip
 from nl3d.embedding.network import ClipRunner, choose_layer, fingerprint
@@ -68,7 +68,7 @@ class TrackletEmbedder:
             "network": fingerprint(model),
             "output": self.layer,
             "preprocessing": json.dumps(preprocessing),
-            "nl3d_version": nl3d.__version__,
+            "nl3d_version": __version__,
         }
 
     def cut(self, lengths: Sequence[int], batches: int = BATCHES_PER_PART) -> list[range]:

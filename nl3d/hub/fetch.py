@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from nl3d import __version__
+from nl3d._version import __version__
 
 # the bases are the errors of whatever HTTP client the Hub's client is built on
 _FAILURES: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)

@@ -10,13 +10,13 @@ from typing import Any, Literal
 from einops import rearrange
 from torch import Tensor, nn
 
-import nl3d
 from nl3d.hub.fill import fill_model, new_modules
 from nl3d.inflate.state_dict import inflate_state_dict
 from nl3d.models.framewise import FramewiseNet
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import TrainingConfig, read_config
+from nl3d.weights import factories
 from nl3d.weights.records import FACTORIES
 
 SMALL = ("small_tp", "small_rnn", "small_ta", "small_3d", "small_3d_nl")
@@ -45,7 +45,7 @@ def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
             raise ValueError(f"last_stride must be 2 and head 'bottleneck' for {config.model}, whose trunk is timm's")
         weights = None if config.weights == "none" else config.weights
         options |= config.model_args
-        model = getattr(nl3d, config.model)(weights, num_classes=num_classes, **options)
+        model = getattr(factories, config.model)(weights, num_classes=num_classes, **options)
     else:
         raise ValueError(f"model must be one of {', '.join((*SMALL, *FACTORIES))}, got {config.model!r}")
     if config.init_from:
@@ -103,7 +103,7 @@ def _small(config: TrainingConfig, num_classes: int) -> Any:
         )
     width = {"base_width": SMALL_WIDTH}
     if config.model in ("small_3d", "small_3d_nl"):
-        factory = nl3d.resnet3d18_nl if config.model == "small_3d_nl" else nl3d.resnet3d18
+        factory = factories.resnet3d18_nl if config.model == "small_3d_nl" else factories.resnet3d18
         return factory(num_classes=num_classes, **{**width, **_options_3d(config), **config.model_args})
     still: dict[str, Any] = {"block": "basic", "block_counts": (2, 2, 2, 2), "layout": "full", "time_kernel": 1}
     if config.model == "small_tp":  # without a kernel in time, the 3D network's pool is the mean over the frames
