@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nl3d.data.frames.images import natural_key
 from nl3d.data.tracklets import Tracklet
-
-Label = TypeVar("Label", bound=Hashable)
 
 
 class Counts(NamedTuple):
@@ -123,39 +117,6 @@ def check_count(what: str, found: int, official: int) -> None:
             f"{what} must be {official:,} in the published data set, got {found:,}; "
             "give check_counts=False if yours is meant to be another"
         )
-
-
-def number_labels(labels: Iterable[Label]) -> dict[Label, int]:
-    """Number labels from 0 in sorted order, so that no run and no file system sees another numbering.
-
-    Example:
-        >>> number_labels(["p10", "p9", "p9"])
-        {'p9': 0, 'p10': 1}
-    """
-    return {
-        label: number for number, label in enumerate(sorted(set(labels), key=lambda label: natural_key(str(label))))
-    }
-
-
-def own_numbers(labels: Iterable[str]) -> dict[str, int]:
-    """Number labels by themselves where all are whole numbers that differ, else from 0 in sorted order.
-
-    Example:
-        >>> own_numbers(["0007", "-1"]), own_numbers(["ann", "7"])
-        ({'0007': 7, '-1': -1}, {'7': 0, 'ann': 1})
-    """
-    numbered = number_labels(labels)
-    try:
-        numbers = {label: int(label) for label in numbered}
-    except ValueError:
-        return numbered
-    return numbers if len(set(numbers.values())) == len(numbers) else numbered
-
-
-def relabel(pids: NDArray[np.int64]) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-    """Number pids from 0 in ascending order; gives the numbers, and the pid behind each."""
-    labels, numbers = np.unique(pids, return_inverse=True)
-    return numbers.reshape(-1), tuple(labels.tolist())
 
 
 def _known(value: int | None) -> int:

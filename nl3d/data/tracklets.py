@@ -1,4 +1,4 @@
-"""What every reader of data gives and everything else takes: frames of one person under one camera."""
+"""Tracklets: frames of one person under one camera, as every reader returns them."""
 
 from __future__ import annotations
 
@@ -44,9 +44,12 @@ class Tracklet:
         frames: One entry a frame: image files, objects with a ``read()`` method, or images; or all frames as one uint8
             tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``. A sequence with a method ``read_all(indices)`` is asked
             for a clip's frames at once.
-        pid: Identity, where known. Data sets with junk and distractors keep their own convention (MARS: -1 and 0).
-        camid: Camera, where known.
-        name: What to call it in tables and pictures.
+        pid: Number of the person for computing, if known. Data sets with junk and distractors keep their own convention
+            (MARS: -1 and 0). Training tracklets of a :class:`nl3d.data.ReIDDataset` have the number of their class.
+        camid: Number of the camera for computing, if known.
+        name: Name in tables and pictures.
+        person: Label of the person as text, by which files are compared; ``str(pid)`` if left out.
+        camera: Label of the camera as text; ``str(camid)`` if left out.
 
     Raises:
         ValueError: If there are no frames.
@@ -62,8 +65,13 @@ class Tracklet:
     pid: int | None = None
     camid: int | None = None
     name: str = ""
+    person: str | None = None
+    camera: str | None = None
 
     def __post_init__(self) -> None:
+        for label, number in (("person", self.pid), ("camera", self.camid)):
+            if number is not None and getattr(self, label) is None:
+                object.__setattr__(self, label, str(number))
         if isinstance(self.frames, Tensor | np.ndarray) and self.frames.ndim != 4:
             raise ValueError(
                 "frames must be a tensor (T, 3, H, W) or an array (T, H, W, 3), "

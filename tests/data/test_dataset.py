@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nl3d.data.dataset import Counts, ReIDDataset, check_count, number_labels, own_numbers
+from nl3d.data.dataset import Counts, ReIDDataset, check_count
 from nl3d.data.tracklets import Tracklet
 from nl3d.metrics import evaluate
 
@@ -40,18 +40,6 @@ def test_a_query_needs_its_person_under_another_camera():
         name="tiny", query=[tracklet(3, 1), tracklet(3, 3), tracklet(4, 1), tracklet(9, 1)], gallery=GALLERY
     )
     assert data.queries_without_match() == [2, 3]
-
-
-@pytest.mark.parametrize("kind", [int, str])
-def test_labels_are_numbered_in_sorted_order(kind):
-    labels = [kind(value) for value in (10, 9, 2, 10)]
-    assert number_labels(labels) == {kind(2): 0, kind(9): 1, kind(10): 2}
-    assert number_labels(reversed(labels)) == number_labels(labels)
-
-
-def test_whole_numbers_are_kept_only_if_they_differ():
-    assert own_numbers(["1", "-1", "0020"]) == {"1": 1, "-1": -1, "0020": 20}
-    assert sorted(own_numbers(["1", "01"]).values()) == [0, 1]
 
 
 def test_refuses_unknown_people_and_cameras():

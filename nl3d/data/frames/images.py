@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -10,20 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nl3d.data.frames.decode import decode_image
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""File names that count as frames; anything else in a folder is left alone."""
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key under which ``frame2`` comes before ``frame10``.
-
-    Example:
-        >>> sorted(["frame10.jpg", "frame2.jpg"], key=natural_key)
-        ['frame2.jpg', 'frame10.jpg']
-    """
-    parts = re.split(r"(\d+)", name)  # text at even places, digits at odd ones, so any two keys compare
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+from nl3d.data.frames.names import IMAGE_SUFFIXES, natural_key
 
 
 def list_images(folder: str | Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -10,7 +11,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from nl3d.data.frames.images import IMAGE_SUFFIXES, natural_key
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""File names that count as frames; all others in a folder are ignored."""
 
 _SAME_DIGITS = str.maketrans("123456789", "000000000")
 
@@ -63,6 +65,24 @@ class FrameNames(Sequence[Path]):
 
     def __repr__(self) -> str:
         return f"FrameNames({self.folder!r}, {len(self)} frames)"
+
+
+def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
+    """Sort key under which ``frame2`` comes before ``frame10``, and ``frame.jpg`` before both.
+
+    Example:
+        >>> sorted(["frame10.jpg", "frame2.jpg", "frame.jpg"], key=natural_key)
+        ['frame.jpg', 'frame2.jpg', 'frame10.jpg']
+    """
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a path each is slow
+    parts = re.split(r"(\d+)", stem if suffix.lower() in IMAGE_SUFFIXES else name)
+    # text is at even places and digits are at odd ones, so that any two keys compare
+    return [_magnitude(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def _magnitude(digits: str) -> tuple[int, str]:
+    digits = digits.lstrip("0")
+    return len(digits), digits
 
 
 def sort_names(names: Iterable[str]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
-from nl3d.data.dataset import ReIDDataset, check_count, number_labels
+from nl3d.data.dataset import ReIDDataset, check_count
 from nl3d.data.frames.names import FrameNames, list_folders, list_frames, require_folder
+from nl3d.data.labels import number_classes
 from nl3d.data.tracklets import Tracklet
 
 # 0001_C6_F0099_X30823.jpg, or without the underscores in the older release
@@ -35,10 +37,10 @@ def read_dukemtmc_videoreid(root: str | Path, *, check_counts: bool = True) -> R
     """
     root = require_folder(root, what="DukeMTMC-VideoReID folder")
     train, query, gallery = (_read_part(root / part) for part in ("train", "query", "gallery"))
-    numbers = number_labels(t.pid for t in train)
+    classes = number_classes(t.pid for t in train)
     if check_counts:
         people = {t.pid for t in query}
-        check_count("DukeMTMC-VideoReID training people", len(numbers), 702)
+        check_count("DukeMTMC-VideoReID training people", len(classes), 702)
         check_count("DukeMTMC-VideoReID training tracklets", len(train), 2196)
         check_count("DukeMTMC-VideoReID query people", len(people), 702)
         check_count("DukeMTMC-VideoReID queries", len(query), 702)
@@ -48,10 +50,10 @@ def read_dukemtmc_videoreid(root: str | Path, *, check_counts: bool = True) -> R
         check_count("DukeMTMC-VideoReID test tracklets", test, 2636)
     return ReIDDataset(
         name="DukeMTMC-VideoReID",
-        train=[Tracklet(t.frames, pid=numbers[t.pid], camid=t.camid, name=t.name) for t in train],
+        train=[dataclasses.replace(t, pid=classes[t.pid]) for t in train],
         query=query,
         gallery=gallery,
-        train_labels=tuple(numbers),
+        train_labels=tuple(classes),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nl3d.data.frames.images import list_images, natural_key
+from nl3d.data.frames.images import list_images
+from nl3d.data.frames.names import natural_key
 from nl3d.data.tracklets import Tracklet
 
 

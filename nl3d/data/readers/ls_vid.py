@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nl3d.data.dataset import ReIDDataset, check_count, relabel
+from nl3d.data.dataset import ReIDDataset, check_count
 from nl3d.data.frames.names import FrameNames, is_image_name, require_folder, sort_names
+from nl3d.data.labels import number_classes
 from nl3d.data.readers.matfiles import read_mat
 from nl3d.data.tracklets import Tracklet
 
@@ -50,11 +51,11 @@ def read_ls_vid(
     if len(query) == 0 or query.min() < 0 or query.max() >= len(test) or len(np.unique(query)) != len(query):
         raise ValueError(f"{str(path)!r}: 'query' must be rows from 1 to {len(test)} of the test list, each once")
     frames = _Frames(root)
-    tracklets = frames.tracklets(test, [line.pid for line in test])
-    numbers, labels = relabel(np.array([line.pid for line in train]))
-    trained = frames.tracklets(train, numbers.tolist())
+    tracklets = frames.tracklets(test)
+    classes = number_classes(line.pid for line in train)
+    trained = frames.tracklets(train, classes)
     if check_counts:
-        check_count("LS-VID training people", len(labels), 842)
+        check_count("LS-VID training people", len(classes), 842)
         check_count("LS-VID test people", len({line.pid for line in test}), 2730)
         check_count("LS-VID cameras", len({t.camid for t in (*trained, *tracklets)}), 15)
     held_out = set(query.tolist()) if protocol == "torchreid" else set()
@@ -64,7 +65,7 @@ def read_ls_vid(
         train=trained,
         query=[tracklets[row] for row in query],
         gallery=[tracklet for row, tracklet in enumerate(tracklets) if row not in held_out],
-        train_labels=labels,
+        train_labels=tuple(classes),
     )
 
 
@@ -105,11 +106,11 @@ class _Frames:
         self.root = root
         self.listed: dict[str, list[str]] = {}
 
-    def tracklets(self, lines: list[_Line], pids: list[int]) -> list[Tracklet]:
-        """Turn lines of a list into tracklets."""
+    def tracklets(self, lines: list[_Line], classes: dict[int, int] | None = None) -> list[Tracklet]:
+        """Turn lines of a list into tracklets, of which those for training have the numbers of classes as pids."""
         owner: dict[tuple[str, str], str] = {}
         tracklets = []
-        for line, pid in zip(lines, pids, strict=True):
+        for line in lines:
             folder, _, start = line.prefix.rpartition("/")
             names = self._beginning_with(folder, start)
             if not names:
@@ -127,7 +128,8 @@ class _Frames:
                     f"0001_000123_07_1.jpg, got {names[0]!r} and {names[-1]!r}"
                 )
             frames = FrameNames(self.root / folder, names)
-            tracklets.append(Tracklet(frames, pid=pid, camid=int(camera), name=line.prefix))
+            pid = line.pid if classes is None else classes[line.pid]
+            tracklets.append(Tracklet(frames, pid, int(camera), line.prefix, person=str(line.pid)))
         return tracklets
 
     def _beginning_with(self, folder: str, start: str) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nl3d.data.dataset import ReIDDataset, number_labels, own_numbers
+from nl3d.data.dataset import ReIDDataset
 from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, require_file, require_frames, sort_names
+from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
 from nl3d.data.tracklets import Tracklet
 
 PARTS = ("train", "query", "gallery")
@@ -64,8 +65,9 @@ def read_manifest(
     Frames are in the order of ``frame``, a whole number, or of their names where there is no such column. ``part`` is
     ``train``, ``query`` or ``gallery``; whether the gallery repeats the queries is the table's choice.
 
-    Names of people and cameras that are all whole numbers are kept, others are numbered from 0 in sorted order;
-    training people are always numbered.
+    Labels of people and cameras are read by :func:`nl3d.data.labels.parse_label` and numbered by
+    :func:`nl3d.data.labels.number_labels`: whole numbers keep their number, junk and distractors too. Training people
+    are numbered from 0 without gaps.
 
     Args:
         path: The table. Paths in it are taken from its own folder, unless they are absolute.
@@ -78,13 +80,16 @@ def read_manifest(
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
     rows = _read_rows(path, required=("path", "pid", "camid", "tracklet", "part"))
-    trained = number_labels(row.pid for row, _, _ in rows if row.part == "train")
-    people = own_numbers(row.pid for row, _, _ in rows if row.part != "train")
-    cameras = own_numbers(row.camid for row, _, _ in rows)
+    trained = number_classes(row.pid for row, _, _ in rows if row.part == "train")
+    reserved = {JUNK, DISTRACTOR, *junk_pids, *distractor_pids}
+    people = number_labels((row.pid for row, _, _ in rows if row.part != "train"), reserved)
+    cameras = number_labels(row.camid for row, _, _ in rows)
     found: dict[str, list[Tracklet]] = {part: [] for part in PARTS}
     for row, name, frames in rows:
         pid = trained[row.pid] if row.part == "train" else people[row.pid]
-        found[row.part].append(Tracklet(frames, pid=pid, camid=cameras[row.camid], name=f"{row.part}/{name}"))
+        found[row.part].append(
+            Tracklet(frames, pid, cameras[row.camid], f"{row.part}/{name}", person=row.pid, camera=row.camid)
+        )
     if check_files:
         _require_listed(rows)
     return ReIDDataset(
@@ -113,12 +118,19 @@ def read_manifest_tracklets(path: str | Path, *, check_files: bool = True) -> li
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
     rows = _read_rows(path, required=("path",))
-    people = own_numbers(row.pid for row, _, _ in rows if row.pid)
-    cameras = own_numbers(row.camid for row, _, _ in rows if row.camid)
+    people = number_labels(row.pid for row, _, _ in rows if row.pid)
+    cameras = number_labels(row.camid for row, _, _ in rows if row.camid)
     names = [name for _, name, _ in rows]
     shared = len(set(names)) < len(names)  # the same tracklet in two parts
     tracklets = [
-        Tracklet(frames, people.get(row.pid), cameras.get(row.camid), f"{row.part}/{name}" if shared else name)
+        Tracklet(
+            frames,
+            people.get(row.pid),
+            cameras.get(row.camid),
+            f"{row.part}/{name}" if shared else name,
+            person=row.pid or None,
+            camera=row.camid or None,
+        )
         for row, name, frames in rows
     ]
     if check_files:
@@ -129,8 +141,7 @@ def read_manifest_tracklets(path: str | Path, *, check_files: bool = True) -> li
 def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
     """Write a data set whose frames are image files as a table that :func:`read_manifest` reads, or nothing.
 
-    Absolute paths stay, others are written relative to the table's folder. Training pids are written as the data
-    set's own labels.
+    Absolute paths stay, others are written relative to the table's folder. People and cameras are written as labels.
 
     Args:
         path: The table.
@@ -147,14 +158,12 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
             table.writerow(COLUMNS)
             for name in PARTS:
                 for number, tracklet in enumerate(getattr(dataset, name)):
-                    assert tracklet.pid is not None
-                    pid = dataset.train_labels[tracklet.pid] if name == "train" else tracklet.pid
                     title = tracklet.name.removeprefix(f"{name}/") or number
                     for place, frame in enumerate(tracklet.frames):
                         if not isinstance(frame, str | PurePath):
                             raise TypeError(f"frames must be image files to be listed, got {type(frame).__name__}")
                         where = frame if PurePath(frame).is_absolute() else os.path.relpath(frame, path.parent)
-                        table.writerow((where, pid, tracklet.camid, title, name, place))
+                        table.writerow((where, tracklet.person, tracklet.camera, title, name, place))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -216,6 +225,10 @@ def _group(path: Path, required: Sequence[str]) -> dict[tuple[str, str], _Row]:
             empty = [column for column in required if not cells[header.index(column)]]
             if empty:
                 raise ValueError(f"{path}, line {table.line_num}: {empty[0]} must not be empty")
+            try:
+                pid, camid = (label and parse_label(label) for label in (pid, camid))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {table.line_num}: {error}") from None
             key = part, name or place
             if key != before:
                 row.add(paths, places)

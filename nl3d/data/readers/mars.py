@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nl3d.data.dataset import ReIDDataset, check_count, relabel
+from nl3d.data.dataset import ReIDDataset, check_count
 from nl3d.data.frames.names import FrameNames, require_file, require_folder, require_frames
+from nl3d.data.labels import DISTRACTOR, JUNK, number_classes
 from nl3d.data.readers.matfiles import read_mat
 from nl3d.data.tracklets import Tracklet
 
-JUNK, DISTRACTOR = -1, 0
 Table = NDArray[np.int64]
 
 
@@ -58,8 +58,8 @@ def read_mars(
             part.check_files()
     if np.any(train.table[:, 2] <= 0):
         raise ValueError(f"{str(train.tracks)!r}: train pids must be above 0, got {train.table[:, 2].min()}")
-    numbers, labels = relabel(train.table[:, 2])
-    tracklets = test.tracklets(test.table[:, 2])
+    classes = number_classes(train.table[:, 2].tolist())
+    tracklets = test.tracklets()
     kept = np.ones(len(tracklets), dtype=bool)
     if protocol == "torchreid":
         kept[query] = False
@@ -67,10 +67,10 @@ def read_mars(
     return ReIDDataset(
         name="MARS",
         protocol=protocol,
-        train=train.tracklets(numbers),
+        train=train.tracklets(classes),
         query=[tracklets[row] for row in query],
         gallery=[tracklets[row] for row in np.flatnonzero(kept)],
-        train_labels=labels,
+        train_labels=tuple(classes),
         junk_pids=(JUNK,),
         distractor_pids=(DISTRACTOR,),
         ap="trapezoid" if protocol == "official" else "interpolated",
@@ -150,16 +150,16 @@ class _Part:
             what=f"MARS {self.names_file.name}",
         )
 
-    def tracklets(self, pids: Table) -> list[Tracklet]:
-        """Cut the name list into tracklets."""
+    def tracklets(self, classes: dict[int, int] | None = None) -> list[Tracklet]:
+        """Cut the name list into tracklets, of which those for training have the numbers of classes as pids."""
         found = []
-        rows = zip(self.table.tolist(), pids.tolist(), strict=True)
-        for row, ((first, last, _, camera), pid) in enumerate(rows, 1):
+        for row, (first, last, pid, camera) in enumerate(self.table.tolist(), 1):
             names = self.names[first - 1 : last]
             if np.any(names[1:] < names[:-1]):
                 names = np.sort(names)
             frames = FrameNames(self.folder / names[0][:4].decode(), names)
-            found.append(Tracklet(frames, pid=pid, camid=camera, name=f"{self.part}-{row:05d}"))
+            number = pid if classes is None else classes[pid]
+            found.append(Tracklet(frames, number, camera, f"{self.part}-{row:05d}", person=str(pid)))
         return found
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nl3d.data.dataset import ReIDDataset, own_numbers
+from nl3d.data.dataset import ReIDDataset
 from nl3d.data.frames.decode import encode_jpeg
 from nl3d.data.frames.names import FrameNames, is_image_name, require_file
 from nl3d.data.frames.video import open_frames
+from nl3d.data.labels import number_labels, parse_label
 from nl3d.data.readers.boxes import BoxTrack, clip_box, read_mot
 from nl3d.data.tracklets import Tracklet
 
@@ -81,7 +82,9 @@ def read_reassociation(
         names = [_crop_name(stretch.track, n) for n in stretch.frames if (stretch.track, n) not in outside]
         if names:
             title = f"{stretch.track}@{stretch.frames[0]}"
-            tracklet = Tracklet(FrameNames(folder, names), pid=stretch.pid, camid=stretch.camid, name=title)
+            tracklet = Tracklet(
+                FrameNames(folder, names), pid=stretch.pid, camid=stretch.camid, name=title, person=stretch.person
+            )
             for part in stretch.parts:
                 found[part].append(tracklet)
     if not found["query"]:
@@ -96,14 +99,18 @@ class _Stretch:
 
     track: int
     pid: int
+    person: str
     camid: int
     parts: tuple[str, ...]
     frames: list[int]
     boxes: NDArray[np.float64]
 
 
-def _stretch(track: BoxTrack, chosen: NDArray[np.bool_], *, pid: int, camid: int, parts: Sequence[str]) -> _Stretch:
-    return _Stretch(track.track_id, pid, camid, tuple(parts), track.frames[chosen].tolist(), track.boxes[chosen])
+def _stretch(
+    track: BoxTrack, chosen: NDArray[np.bool_], *, pid: int, camid: int, parts: Sequence[str], person: str = ""
+) -> _Stretch:
+    frames, boxes = track.frames[chosen].tolist(), track.boxes[chosen]
+    return _Stretch(track.track_id, pid, person or str(pid), camid, tuple(parts), frames, boxes)
 
 
 def _people_only(path: Path, tracks: list[BoxTrack]) -> list[BoxTrack]:
@@ -138,7 +145,7 @@ def _later(tracks: Iterable[BoxTrack], later: int, num_frames: int) -> list[_Str
 
 
 def _visits(tracks: Sequence[BoxTrack], names: dict[int, str], num_frames: int) -> list[_Stretch]:
-    pids = own_numbers(names.values())
+    pids = number_labels(names.values())
     visits: dict[str, list[BoxTrack]] = defaultdict(list)
     for track in sorted(tracks, key=lambda track: (int(track.frames[0]), track.track_id)):
         visits[names[track.track_id]].append(track)
@@ -147,7 +154,7 @@ def _visits(tracks: Sequence[BoxTrack], names: dict[int, str], num_frames: int) 
         parts = ["query", "gallery"] if len(visits[name]) > 1 else ["gallery"]
         for camid, track in enumerate(visits[name], 1):
             chosen = np.arange(len(track.frames)) < num_frames
-            stretches.append(_stretch(track, chosen, pid=pids[name], camid=camid, parts=parts))
+            stretches.append(_stretch(track, chosen, pid=pids[name], camid=camid, parts=parts, person=name))
     return stretches
 
 
@@ -162,7 +169,10 @@ def _read_people(path: Path, tracks: Sequence[BoxTrack]) -> dict[int, str]:
             raise ValueError(f"{path}, line {number}: a line must be a track id and a name, got {line[:80]!r}")
         if int(words[0]) in names:
             raise ValueError(f"{path}, line {number}: a track must have one line, but track {words[0]} has another")
-        names[int(words[0])] = words[1].strip()
+        try:
+            names[int(words[0])] = parse_label(words[1])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
     missing = [track.track_id for track in tracks if track.track_id not in names]
     if missing:
         raise ValueError(

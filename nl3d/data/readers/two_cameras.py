@@ -73,7 +73,8 @@ def two_camera_dataset(
             raise FileNotFoundError(
                 f"{name}: {person!r} must be under both cameras, but {str(folder)!r} does not exist"
             )
-        return Tracklet(list_frames(folder), pid=pid, camid=camid, name=f"cam{camid}-{person}")
+        label = str(person_number(person))
+        return Tracklet(list_frames(folder), pid, camid, f"cam{camid}-{person}", person=label)
 
     test = {person: person_number(person) for person in sorted(chosen.test)}
     train = sorted(chosen.train)

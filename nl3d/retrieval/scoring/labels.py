@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from nl3d.data.dataset import own_numbers
 from nl3d.data.frames.names import require_file
+from nl3d.data.labels import DISTRACTOR, JUNK, number_labels, parse_label
 from nl3d.data.readers.manifest import PARTS
 
 
 class LabelRow(NamedTuple):
-    """One tracklet of a table of labels; ``part`` is empty and ``camid`` None where the table has no such column."""
+    """One tracklet of a table of labels; ``part`` is empty and ``camera`` is None if the table has no such column."""
 
     part: str
     name: str
     pid: int
     camid: int | None
+    person: str
+    camera: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTable:
-    """The tracklets of a table in its order; training tracklets are in it, with the pid -2 and not numbered."""
+    """The tracklets of a table in its order, training tracklets included."""
 
     path: Path
     rows: tuple[LabelRow, ...]
@@ -38,12 +40,12 @@ def read_labels(path: str | Path, *, nobody: Collection[int] = (-1,)) -> LabelTa
     ``part`` (``train``, ``query``, ``gallery``) may be there. Rows of the same part and name are one tracklet, and must
     agree.
 
-    People and cameras keep their numbers if all are whole numbers, else they are numbered from 0 in sorted order;
-    people then by numbers that none of ``nobody`` has.
+    Labels of people and cameras are read by :func:`nl3d.data.labels.parse_label` and numbered by
+    :func:`nl3d.data.labels.number_labels`.
 
     Args:
         path: The table.
-        nobody: Pids of junk and distractors, which keep their numbers beside people with names.
+        nobody: Pids of junk and distractors, which no name gets as its number.
 
     Raises:
         FileNotFoundError: If there is no such table.
@@ -70,6 +72,10 @@ def read_labels(path: str | Path, *, nobody: Collection[int] = (-1,)) -> LabelTa
                 name, pid, camid, part = (line.get(column) or "" for column in (name_column, "pid", "camid", "part"))
                 if "part" in header and part not in PARTS:
                     raise ValueError(f"{where}: part must be train, query or gallery, got {part!r}")
+                try:
+                    pid, camid = (label and parse_label(label) for label in (pid, camid))
+                except ValueError as error:
+                    raise ValueError(f"{where}: {error}") from None
                 old_pid, old_camid, old_line = found.setdefault((part, name), (pid, camid, table.line_num))
                 if (old_pid, old_camid) != (pid, camid):
                     raise ValueError(
@@ -81,27 +87,10 @@ def read_labels(path: str | Path, *, nobody: Collection[int] = (-1,)) -> LabelTa
         raise ValueError(f"table of labels {str(path)!r} must be CSV in UTF-8: {error}") from None
     if not found:
         raise ValueError(f"table of labels {str(path)!r} must hold at least one row below its header, got none")
-    people = _number_people((pid for (part, _), (pid, _, _) in found.items() if part != "train"), nobody)
-    cameras = own_numbers(camid for _, camid, _ in found.values() if camid)
+    people = number_labels((pid for pid, _, _ in found.values()), {JUNK, DISTRACTOR, *nobody})
+    cameras = number_labels(camid for _, camid, _ in found.values() if camid)
     rows = tuple(
-        LabelRow(part, name, people[pid] if part != "train" else -2, cameras.get(camid))
+        LabelRow(part, name, people[pid], cameras.get(camid), pid, camid or None)
         for (part, name), (pid, camid, _) in found.items()
     )
     return LabelTable(path=path, rows=rows, has_parts="part" in header)
-
-
-def _number_people(labels: Iterable[str], nobody: Collection[int]) -> dict[str, int]:
-    labels = set(labels)
-    kept = {label: number for label in labels if (number := _whole(label)) is not None and number in nobody}
-    people = own_numbers(labels - kept.keys())
-    if all(_whole(label) == number for label, number in people.items()):
-        return {**people, **kept}
-    first = max((0, *(number + 1 for number in nobody)))
-    return {**{label: first + number for label, number in people.items()}, **kept}
-
-
-def _whole(label: str) -> int | None:
-    try:
-        return int(label)
-    except ValueError:
-        return None

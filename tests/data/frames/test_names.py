@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nl3d.data.frames.images import natural_key
-from nl3d.data.frames.names import FrameNames, list_folders, list_frames, require_frames, sort_names
+from nl3d.data.frames.names import FrameNames, list_folders, list_frames, natural_key, require_frames, sort_names
 
 
 def test_paths_are_put_together_when_asked_for():

@@ -40,6 +40,17 @@ def test_rows_may_stand_anywhere(files):
     assert data.query[0].frames[0] == files / "a/0001.jpg"
 
 
+def test_labels_in_every_form(files):
+    rows = "a/0001.jpg,ann,1.0,x,query\na/0002.jpg,-1.0,1,y,gallery\na/0003.jpg, ann ,02,z,gallery\n"
+    rows += "b/0001.jpg,0007,door,u,gallery\nb/0002.jpg,7.0,door,u,gallery\n"
+    data = read_manifest(write(files, HEADER + rows), junk_pids=(-1,))
+    assert [(t.pid, t.camid, t.person, t.camera) for t in (*data.query, *data.gallery)] == [
+        (1, 1, "ann", "1"), (-1, 1, "-1", "1"), (1, 2, "ann", "2"), (7, 3, "7", "door"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"m.csv, line 3: label must .* got 'nan', which stands for a missing value"):
+        read_manifest_tracklets(write(files, "path,pid\na/0001.jpg,\na/0002.jpg,nan\n"))
+
+
 def test_frame_column_orders_frames(files):
     path = write(files, "path,pid,camid,tracklet,part,frame\na/0001.jpg,1,1,x,query,9\na/0003.jpg,1,1,x,query,2\n")
     assert names(read_manifest(path).query[0]) == ["0003.jpg", "0001.jpg"]

@@ -42,7 +42,7 @@ def test_found_again_on_re_entry(tmp_path):
     root = write_sequence(tmp_path / "seq", {1: (1, 5), 2: (2, 9), 3: (12, 20), 4: (22, 30)})
     (tmp_path / "people.csv").write_text("track_id,person\n3,ann\n1,ann\n2,bob\n4,ann\n")
     data = read_reassociation(root, crops=tmp_path / "crops", people=tmp_path / "people.csv", num_frames=5)
-    assert spans(data.gallery) == [(0, 1, 1, 5), (0, 2, 12, 16), (0, 3, 22, 26), (1, 1, 2, 6)]
+    assert spans(data.gallery) == [(1, 1, 1, 5), (1, 2, 12, 16), (1, 3, 22, 26), (2, 1, 2, 6)]
     assert spans(data.query) == spans(data.gallery)[:3]
     assert data.queries_without_match() == []
     assert data.protocol == "found again on re-entry"

@@ -21,8 +21,22 @@ def test_parts(tmp_path):
     data = read_tree(tmp_path)
     assert [(t.pid, t.camid) for t in data.train] == [(0, 2), (1, 1)]
     assert tuple(data.train_labels) == ("3", "5")
-    assert [(t.pid, t.camid) for t in data.query] == [(0, 2)]
-    assert [(t.pid, t.camid) for t in data.gallery] == [(0, 1), (1, 1)]
+    assert [(t.pid, t.camid, t.person) for t in data.query] == [(1, 2, "ann")]
+    assert [(t.pid, t.camid, t.person) for t in data.gallery] == [(1, 1, "ann"), (2, 1, "bob")]
+    assert [t.person for t in data.train] == ["3", "5"]
+
+
+def test_junk_beside_names(tmp_path):
+    write_tracklets(tmp_path, {"ann/1/a": 1, "bob/1/b": 1, "-1/1/x": 1, "-1.0/2/x": 1, "0000/2/y": 1})
+    with pytest.raises(ValueError, match=r"folders '-1' and '-1.0' of .* have one label"):
+        read_tree(tmp_path)
+    (tmp_path / "-1.0").rename(tmp_path.parent / "gone")
+    data = read_tree(tmp_path, junk_pids=(-1,), distractor_pids=(0,))
+    assert [t.name for t in data.query] == ["ann/1/a", "bob/1/b"]
+    assert {t.person: t.pid for t in data.gallery} == {"-1": -1, "0": 0, "ann": 1, "bob": 2}
+    write_tracklets(tmp_path, {"nan/1/a": 1})
+    with pytest.raises(ValueError, match=r"nan' must be named by a label: label must .* missing value"):
+        read_tree(tmp_path)
 
 
 def test_only_training(tmp_path):
@@ -33,7 +47,7 @@ def test_only_training(tmp_path):
 def test_names_of_cameras_are_numbered_alike_in_all_parts(tmp_path):
     write_tracklets(tmp_path, {"train/1/north/a": 1, "query/2/south/a": 1, "gallery/2/door/a": 1})
     data = read_tree(tmp_path)
-    assert (data.train[0].camid, data.query[0].camid, data.gallery[0].camid) == (1, 2, 0)
+    assert (data.train[0].camid, data.query[0].camid, data.gallery[0].camid) == (2, 3, 1)
 
 
 def test_frames_in_natural_order(tmp_path):

@@ -73,7 +73,7 @@ def test_a_table_without_parts_labels_what_the_files_hold(tmp_path):
     labels = table(tmp_path, "a,ann,east", "b,bob,west", "c,ann,west", header="tracklet,pid,camid")
     query, gallery = save(tmp_path, "query.safetensors", "a"), save(tmp_path, "gallery.safetensors", "c")
     found = read_retrieval(query, gallery, labels=labels)
-    assert seen(found) == [([0], [0], [0]), ([0], [0], [1])]
+    assert seen(found) == [([0], [1], [1]), ([0], [1], [2])]
     assert found.protocol == "files"
     assert found.notes == (
         f"1 tracklets have no embedding, of those in {str(labels)!r}, such as 'b', and were left out",
