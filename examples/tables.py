@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from nl3d.training.checkpoint import write_text
-from nl3d.training.launch import start_missing_processes
 from nl3d.training.loop import NotFiniteError
 from nl3d.training.options import add_options, config_from
-from nl3d.training.run import make_accelerator
+from nl3d.training.ranks import make_accelerator
 from nl3d.training.tables import describe_runs, markdown_table, read_rows, train_row
 
 # A table in small: half as wide a ResNet-18, on walkers of 64x32 pixels. Any of it can be overridden by its flag.
@@ -55,7 +54,6 @@ def main(
     parser.add_argument("--splits", type=int, nargs="+", default=[0], help="splits of iLIDS-VID and PRID2011")
     add_options(parser, leave_out=("model", "seed", "split"))
     arguments = parser.parse_args()
-    start_missing_processes()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main_process = train(arguments, rows[arguments.row], changes) if arguments.row else True

@@ -26,10 +26,10 @@ from typing import Any
 
 from nl3d.training.config import TrainingConfig
 from nl3d.training.data import WITH_SPLITS, read_dataset
-from nl3d.training.launch import start_missing_processes
 from nl3d.training.loop import NotFiniteError
 from nl3d.training.options import add_options, config_from
-from nl3d.training.run import make_accelerator, run_training
+from nl3d.training.ranks import make_accelerator
+from nl3d.training.run import run_training
 from nl3d.training.tables import split_summary
 
 
@@ -41,7 +41,6 @@ def main() -> int:
     parser.add_argument("--board", action=argparse.BooleanOptionalAction, default=True, help="write for TensorBoard")
     add_options(parser)
     arguments = parser.parse_args()
-    start_missing_processes()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         if arguments.all_splits:

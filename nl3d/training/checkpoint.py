@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,30 @@ def write_text(path: Path, text: str) -> None:
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text(text)
     replace_durably(unfinished, path)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder for one process, until it leaves or dies.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            import fcntl
+
+            fcntl.lockf(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # of this process alone: loader processes do not inherit it
+        except BlockingIOError:
+            raise ValueError(
+                f"run {str(folder)!r} is being trained by another process; wait for it, or choose another output"
+            ) from None
+        except (ImportError, OSError):  # no such locks here
+            pass
+        yield
 
 
 def replace_durably(unfinished: Path, path: Path) -> None:

@@ -89,6 +89,7 @@ class TrainingConfig:
     metric: Literal["euclidean", "cosine"] = _option("euclidean", "distance of embeddings")
     ap: Literal["auto", "interpolated", "trapezoid"] = _option("auto", "average precision; auto: the protocol's")
     checkpoint_every: int = _option(0, "steps from one checkpoint to the next; 0 for one an epoch")
+    rank_timeout: float = _option(30.0, "seconds after which a process without a sign of life ends the run")
     seed: int = _option(0, "of initial weights, draws of batches, clips and augmentations")
 
     def __post_init__(self) -> None:
@@ -103,7 +104,7 @@ class TrainingConfig:
             _check(name, getattr(self, name), low=0)
         for name in ("flip", "erasing", "decay_start", "warmup"):
             _check(name, getattr(self, name), low=0, high=1)
-        for name in ("lr", "final_factor"):
+        for name in ("lr", "final_factor", "rank_timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:

@@ -26,7 +26,7 @@ from nl3d.training.checkpoint import (
     write_text,
 )
 from nl3d.training.config import TrainingConfig
-from nl3d.training.ema import AveragedWeights
+from nl3d.training.ema import averaged_model
 from nl3d.training.networks import BEST, describe_network
 from nl3d.training.optimizer import make_optimizer
 from nl3d.training.resume import LAST, check_same_run, gather_rng
@@ -118,6 +118,7 @@ class Trainer:
         self.network = network.to(accelerator.device)
         if config.channels_last:
             _to_channels_last(self.network)
+        self.average = averaged_model(self.network, config.ema) if config.ema else None
         if config.compile:
             self.network.compile()
         self.model, self.optimizer = accelerator.prepare(self.network, make_optimizer(config, self.network))
@@ -127,7 +128,6 @@ class Trainer:
             triplet_on=config.triplet_on,
             gather=True,
         )
-        self.average = AveragedWeights(self.network, config.ema) if config.ema else None
         self.progress = Progress()
         self.shows_progress = progress and accelerator.is_main_process
         self.board = Board(run, active=board and accelerator.is_main_process)
@@ -175,7 +175,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
         self.optimizer.step()
         if self.average:
-            self.average.update()
+            self.average.update_parameters(self.network)
         return losses
 
     def _finish_epoch(self) -> None:
@@ -202,25 +202,23 @@ class Trainer:
 
     def _evaluate(self) -> dict[str, Any]:
         """Score the network, or its average; keep it if it is the best so far."""
-        self._share_buffers()
-        training = self.network.training
-        self.network.eval()
-        with _applied(self.average):
-            scores = self.evaluate(self.network)
-            if scores["mAP"] > self.progress.best:
-                self.progress.best = scores["mAP"]
-                self._require_finite()
-                if self.accelerator.is_main_process:
-                    about = {**self._described(), "scores": scores, "step": self.progress.step}
-                    write_checkpoint(self.run / BEST, self.network.state_dict(), about)
-        self.network.train(training)
+        network = self.average.module if self.average else self.network
+        self._share_buffers(network)
+        network.eval()
+        scores = self.evaluate(network)
+        if scores["mAP"] > self.progress.best:
+            self.progress.best = scores["mAP"]
+            self._require_finite()
+            if self.accelerator.is_main_process:
+                about = {**self._described(), "scores": scores, "step": self.progress.step}
+                write_checkpoint(self.run / BEST, network.state_dict(), about)
         self.board.scores(self.progress.step, self.progress.epoch + 1, scores)
         return scores
 
-    def _share_buffers(self) -> None:
+    def _share_buffers(self, network: nn.Module) -> None:
         """Give all ranks the running statistics of rank 0, which are the ones that are saved."""
         if self.accelerator.num_processes > 1:
-            for buffer in self.network.buffers():
+            for buffer in network.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def save(self) -> None:
@@ -240,8 +238,8 @@ class Trainer:
             "num_processes": self.accelerator.num_processes,
         }
         if self.average:
-            tensors |= with_prefix("average", self.average.tensors)
-            state["num_averaged"] = self.average.num_updates
+            tensors |= with_prefix("average", self.average.module.state_dict())
+            state["num_averaged"] = int(self.average.n_averaged)
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         for rank, states in enumerate(gather_rng(self.accelerator)):
@@ -263,7 +261,8 @@ class Trainer:
         self.network.load_state_dict(without_prefix("model", tensors))
         join_optimizer(self.optimizer, without_prefix("optimizer", tensors), state["optimizer"])
         if self.average:
-            self.average.load(without_prefix("average", tensors), state["num_averaged"])
+            self.average.module.load_state_dict(without_prefix("average", tensors))
+            self.average.n_averaged.fill_(state["num_averaged"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.batches.load_state_dict(state["batches"])
@@ -294,12 +293,6 @@ class Trainer:
         total = self.config.epochs * self.batches.steps_per_epoch
         off = not self.shows_progress
         return tqdm(total=total, initial=self.progress.step, unit=" steps", disable=off, name="nl3d.training")
-
-
-def _applied(average: AveragedWeights | None) -> Any:
-    from contextlib import nullcontext
-
-    return average.applied() if average else nullcontext()
 
 
 def _to_channels_last(network: nn.Module) -> None:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 LAST = "last.safetensors"
-MAY_CHANGE = {"root", "num_workers", "eval_batch", "checkpoint_every"}  # what a resumed run may do differently
+MAY_CHANGE = {
+    "root",
+    "num_workers",
+    "eval_batch",
+    "checkpoint_every",
+    "rank_timeout",
+}  # what a resumed run may do differently
 
 
 def changed_options(config: TrainingConfig, other: Mapping[str, Any]) -> list[str]:

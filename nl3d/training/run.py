@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nl3d.training.batches import TrainBatches
-from nl3d.training.checkpoint import seed_generators, write_text
+from nl3d.training.checkpoint import locked_folder, seed_generators, write_text
 from nl3d.training.config import TrainingConfig
 from nl3d.training.data import read_dataset
 from nl3d.training.evaluation import Evaluation
 from nl3d.training.loop import Trainer
 from nl3d.training.networks import build_network
+from nl3d.training.ranks import make_accelerator, watched_ranks
 from nl3d.training.resume import changed_options
 
 if TYPE_CHECKING:
@@ -49,9 +51,16 @@ def run_training(
     """
     run = Path(run)
     accelerator = accelerator or make_accelerator(config)
-    finished = run / RESULT
-    if finished.is_file():
-        return _finished(finished, config)
+    lock = locked_folder(run) if accelerator.is_main_process else nullcontext()
+    with lock, watched_ranks(accelerator, config.rank_timeout):
+        if (run / RESULT).is_file():
+            return _finished(run / RESULT, config)
+        return _train(config, run, accelerator, progress=progress, board=board)
+
+
+def _train(
+    config: TrainingConfig, run: Path, accelerator: Accelerator, *, progress: bool, board: bool
+) -> dict[str, Any]:
     with accelerator.main_process_first():  # which may draw splits or render walkers, for all
         dataset = read_dataset(config)
     seed_generators(config.seed)
@@ -68,7 +77,7 @@ def run_training(
     result["parameters"] = sum(parameter.numel() for parameter in network.parameters())
     result["best_mAP"] = trainer.progress.best
     if accelerator.is_main_process:
-        write_text(finished, json.dumps({"config": json.loads(config.to_json()), "result": result}, indent=1))
+        write_text(run / RESULT, json.dumps({"config": json.loads(config.to_json()), "result": result}, indent=1))
     accelerator.wait_for_everyone()
     return result
 
@@ -81,18 +90,3 @@ def _finished(path: Path, config: TrainingConfig) -> dict[str, Any]:
         raise ValueError(f"run {str(path.parent)!r} is over, with other {', '.join(names)}; choose another output")
     result: dict[str, Any] = found["result"]
     return result
-
-
-def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """Where to run: as ``accelerate launch`` says, or the best device there is.
-
-    Raises:
-        ModuleNotFoundError: If accelerate is not installed.
-    """
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "training runs on accelerate, which is not installed; pip install 'nl3d[train]'"
-        ) from error
-    return Accelerator(mixed_precision=config.precision)

@@ -1,10 +1,13 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+import nl3d.training.checkpoint
 import nl3d.training.loop
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import recipe
@@ -23,7 +26,15 @@ def run(tmp_path_factory):
 
 def test_run_leaves_everything_it_promises(run):
     names = {path.name for path in run.iterdir()}
-    assert names == {"best.safetensors", "board", "config.json", "history.json", "last.safetensors", "result.json"}
+    assert names == {
+        ".lock",
+        "best.safetensors",
+        "board",
+        "config.json",
+        "history.json",
+        "last.safetensors",
+        "result.json",
+    }
     history = json.loads((run / "history.json").read_text())
     assert [entry["epoch"] for entry in history] == [1, 2, 3, 4]
     assert ["mAP" in entry for entry in history] == [False, True, False, True]
@@ -127,6 +138,26 @@ def test_run_of_another_configuration_is_refused(run, tmp_path):
     (other / "last.safetensors").write_bytes((run / "last.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"has epochs 4 there and 5 here, seed 0 there and 1 here"):
         run_training(toy_config(epochs=5, seed=1), other, board=False)
+
+
+def test_second_process_in_one_folder_is_refused(tmp_path):
+    code = f"""
+import pathlib, time
+from nl3d.training.checkpoint import locked_folder
+with locked_folder(pathlib.Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="is being trained by another process; wait for it, or choose another"):
+            run_training(toy_config(), tmp_path, board=False)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with nl3d.training.checkpoint.locked_folder(tmp_path):
+        pass
 
 
 def test_optimisers():
