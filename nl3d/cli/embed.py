@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nl3d.cli.boxes import add_box_options, box_options
 from nl3d.cli.options import add_network_options, build_model, embed_options, note
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_parser(commands: Any) -> None:
         metavar="VIDEO|FOLDER|TABLE.csv",
         help="a video, a folder of tracklet folders, or a table of frames",
     )
-    parser.add_argument("--tracks", type=Path, metavar="BOXES.txt", help="boxes in the video, MOTChallenge text")
+    parser.add_argument("--tracks", type=Path, metavar="BOXES.txt", help="boxes in the video")
     parser.add_argument("--output", type=Path, required=True, metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     parser.add_argument(
@@ -39,6 +40,7 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="replace a frame that does not decode by the nearest one of its clip, and report it",
     )
+    add_box_options(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
 
@@ -65,7 +67,9 @@ def _run_video(args: argparse.Namespace) -> None:
     from nl3d.files import check_output
 
     check_output(args.output, overwrite=args.overwrite)
-    source = open_source(args.source, args.tracks)  # refuse bad input before a network is fetched
+    source = open_source(
+        args.source, args.tracks, boxes=box_options(args)
+    )  # refuse bad input before a network is fetched
     result = embed(source, build_model(args), skip_unreadable=args.skip_unreadable, **embed_options(args))
     result.save(args.output, overwrite=args.overwrite)
     report(result)
@@ -112,6 +116,11 @@ def _run_share(args: argparse.Namespace, share: Share) -> None:
 def report(result: Embeddings) -> None:
     """Say what became of boxes that did not lie in the frame."""
     notes = json.loads(result.metadata["notes"])
+    for reason, count in notes.get("left_out_boxes", {}).items():
+        note(f"{count} boxes were left out: {reason}")
+    if notes.get("box_classes"):
+        counts = ", ".join(f"{count} of {label}" for label, count in notes["box_classes"].items())
+        note(f"the boxes are of several classes, all kept: {counts}; --classes chooses")
     if notes["clipped_boxes"]:
         note(f"{notes['clipped_boxes']} boxes reached outside the frame and were clipped")
     if notes["dropped_boxes"]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nl3d.cli.boxes import add_box_options, box_options
 from nl3d.cli.embed import report
 from nl3d.cli.index import add_index_options, check_index_options, note_short, open_index
 from nl3d.cli.options import add_network_options, build_model, embed_options, note, positive
@@ -35,6 +36,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--rows", type=positive, default=10, metavar="N", help="queries in the picture (%(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace the picture if it exists")
     add_index_options(parser)
+    add_box_options(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
 
@@ -81,11 +83,11 @@ def _load(args: argparse.Namespace) -> tuple[Vectors, Vectors]:
         if tracks is None and path.suffix == ".safetensors":
             sets[path, tracks] = StoredEmbeddings(path)
         else:
-            open_source(path, tracks)  # refuse bad input before a network is fetched
+            open_source(path, tracks, boxes=box_options(args))  # refuse bad input before a network is fetched
             sources.append((path, tracks))
     model = build_model(args) if sources else None
     for path, tracks in sources:
         assert model is not None
-        sets[path, tracks] = made = embed(path, model, tracks=tracks, **embed_options(args))
+        sets[path, tracks] = made = embed(path, model, tracks=tracks, boxes=box_options(args), **embed_options(args))
         report(made)
     return sets[wanted[0]], sets[wanted[1]]

@@ -9,6 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _PUBLIC = {
+    "BoxOptions": "nl3d.data.readers.boxes",
+    "Boxes": "nl3d.data.readers.boxes",
+    "BoxTrack": "nl3d.data.readers.boxes",
+    "read_boxes": "nl3d.data.readers.boxes",
     "ClipDataset": "nl3d.data.clips.dataset",
     "ClipSample": "nl3d.data.clips.dataset",
     "ReIDDataset": "nl3d.data.dataset",
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
     from nl3d.data.clips.transforms import ClipTransform as ClipTransform
     from nl3d.data.clips.transforms import normalise_clips as normalise_clips
     from nl3d.data.dataset import ReIDDataset as ReIDDataset
+    from nl3d.data.readers.boxes import Boxes as Boxes
+    from nl3d.data.readers.boxes import BoxOptions as BoxOptions
+    from nl3d.data.readers.boxes import BoxTrack as BoxTrack
+    from nl3d.data.readers.boxes import read_boxes as read_boxes
     from nl3d.data.readers.dukemtmc_videoreid import read_dukemtmc_videoreid as read_dukemtmc_videoreid
     from nl3d.data.readers.ilids_vid import read_ilids_vid as read_ilids_vid
     from nl3d.data.readers.ls_vid import read_ls_vid as read_ls_vid

@@ -16,7 +16,7 @@ from torch import Tensor
 from nl3d.data.clips.consecutive import ClipCollector, check_clip_plan, consecutive_clips
 from nl3d.data.frames.images import resize_image
 from nl3d.data.frames.video import FrameStream, open_frames
-from nl3d.data.readers.boxes import clip_box, read_mot
+from nl3d.data.readers.boxes import BoxOptions, clip_box, read_boxes
 from nl3d.data.readers.folder import read_tracklet_folders
 from nl3d.data.readers.manifest import read_manifest_tracklets
 from nl3d.data.tracklets import Tracklet
@@ -77,6 +77,7 @@ def open_source(
     source: str | Path | Sequence[Tracklet] | VideoSource | TrackletSource,
     tracks: str | Path | None = None,
     *,
+    boxes: BoxOptions | None = None,
     check_files: bool = True,
 ) -> VideoSource | TrackletSource:
     """Find out what was handed in: a video with tracks, a folder of tracklet folders, a table, or tracklets.
@@ -84,7 +85,8 @@ def open_source(
     Args:
         source: A video file, or a folder of a video's frames, with ``tracks``; or a folder of tracklet folders; or a
             table (``.csv``), see :func:`nl3d.data.read_manifest_tracklets`; or tracklets; or what this function gave.
-        tracks: Boxes in MOTChallenge text.
+        tracks: File of boxes, see :func:`nl3d.data.read_boxes`.
+        boxes: How to read the file of boxes.
         check_files: Whether each frame that a table names must be there.
 
     Raises:
@@ -105,7 +107,7 @@ def open_source(
             raise ValueError(f"tracks must be left out for the table {str(path)!r}, whose frames are cut out already")
         return TrackletSource(read_manifest_tracklets(path, check_files=check_files), path=path)
     if tracks is not None:
-        return VideoSource(open_frames(path), tracks)
+        return VideoSource(open_frames(path), tracks, boxes)
     if path.is_dir():
         return TrackletSource(read_tracklet_folders(path), path=path)
     raise ValueError(
@@ -118,15 +120,19 @@ class VideoSource:
 
     Args:
         frames: The video.
-        tracks: Boxes in MOTChallenge text.
+        tracks: File of boxes.
+        options: How to read the file of boxes.
     """
 
-    def __init__(self, frames: FrameStream, tracks: str | Path) -> None:
+    def __init__(self, frames: FrameStream, tracks: str | Path, options: BoxOptions | None = None) -> None:
         self.path: Path | None = frames.path.resolve()
         self.tracks: Path | None = Path(tracks).resolve()
         self.frames = frames
-        self.box_tracks = read_mot(tracks)
-        self.records = [Record(str(track.track_id), track.track_id) for track in self.box_tracks]
+        self.options = options or BoxOptions()
+        self.boxes = read_boxes(tracks, self.options)
+        self.box_tracks = self.boxes.tracks
+        names = [str(track.track_id) for track in self.box_tracks]
+        self.records = [Record(name, number) for name, number in zip(names, track_numbers(names), strict=True)]
         self.total_frames = max(int(track.frames[-1]) for track in self.box_tracks)
         frames.require(self.total_frames)
 
@@ -205,10 +211,9 @@ class TrackletSource:
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             raise ValueError(f"tracklets must have names of their own, got {repeated[0]!r} more than once")
-        whole = all(name.isascii() and name.isdigit() for name in names) and len({int(n) for n in names}) == len(names)
         self.records = [
-            Record(name, int(name) if whole else place, tracklet.pid, tracklet.camid)
-            for place, (name, tracklet) in enumerate(zip(names, tracklets, strict=True), 1)
+            Record(name, number, tracklet.pid, tracklet.camid)
+            for name, number, tracklet in zip(names, track_numbers(names), tracklets, strict=True)
         ]
         self.total_frames = sum(map(len, tracklets))
 
@@ -267,6 +272,15 @@ class TrackletSource:
             for record, tracklet in zip(self.records, self.tracklets, strict=True)
             if record.name in wanted
         }
+
+
+def track_numbers(names: Sequence[str]) -> list[int]:
+    """Return the names as int64 numbers if all are different whole numbers that fit, else places from 1."""
+    if all(name.isascii() and name.isdigit() and len(name) < 20 for name in names):
+        numbers = [int(name) for name in names]
+        if max(numbers, default=0) < 2**63 and len(set(numbers)) == len(numbers):
+            return numbers
+    return list(range(1, len(names) + 1))
 
 
 def _nearest(place: int, others: Iterable[int]) -> int:

@@ -15,6 +15,7 @@ from nl3d.embedding.embedder import OutputLayer, TrackletEmbedder, progress_bar
 from nl3d.embedding.embeddings import Embeddings
 
 if TYPE_CHECKING:
+    from nl3d.data.readers.boxes import BoxOptions
     from nl3d.data.tracklets import Tracklet
 
 
@@ -23,6 +24,7 @@ def embed(
     model: nn.Module,
     *,
     tracks: str | Path | None = None,
+    boxes: BoxOptions | None = None,
     num_frames: int | None = None,
     frame_step: int | None = None,
     size: tuple[int, int] | None = None,
@@ -49,7 +51,8 @@ def embed(
             tracklet folders, a table of frames (``.csv``, :func:`nl3d.data.read_manifest_tracklets`), or tracklets.
         model: A network that takes clips ``(B, 3, T, H, W)`` and returns :class:`nl3d.ReIDOutput` or a tensor
             ``(B, D)``. It runs in evaluation mode and keeps the mode it came in.
-        tracks: Boxes in MOTChallenge text, ``frame,id,left,top,width,height,...``, frames from 1.
+        tracks: File of boxes, such as ``frame,id,left,top,width,height,...``; see :func:`nl3d.data.read_boxes`.
+        boxes: How to read the file of boxes.
         num_frames: Frames of a clip; the network's own if left out.
         frame_step: Frames from one frame of a clip to the next; the network's own if left out.
         size: Height and width of a frame, in pixels; the network's own if left out.
@@ -79,7 +82,7 @@ def embed(
         amp=amp,
         output_layer=output_layer,
     )
-    clip_source = open_source(source, tracks)
+    clip_source = open_source(source, tracks, boxes=boxes)
     report = SourceReport()
     plan = embedder.num_frames, embedder.frame_step, embedder.size, report
     everything = range(len(clip_source.records))
@@ -114,6 +117,8 @@ def embed(
         dropped=report.dropped_boxes,
         unreadable=len(report.unreadable),
     )
+    if isinstance(clip_source, VideoSource):
+        notes |= {"left_out_boxes": clip_source.boxes.left_out, "box_classes": clip_source.boxes.classes}
     return Embeddings(
         embeddings=vectors[: len(rows)],
         frame_ranges=torch.tensor([report.ranges[row] for row in rows], dtype=torch.int64),
@@ -121,6 +126,7 @@ def embed(
             **embedder.metadata,
             "source": str(clip_source.path or ""),
             "tracks": str(clip_source.tracks or ""),
+            **({"box_options": clip_source.options.to_json()} if isinstance(clip_source, VideoSource) else {}),
             "notes": json.dumps(notes),
             **(labels or {}),
         },

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from nl3d.data.readers.boxes import BoxOptions
 from nl3d.data.sources import open_source
 from nl3d.embedding.stored import Vectors
 from nl3d.files import check_output, replacing
@@ -239,4 +240,5 @@ def _middle_frames(
         tracks = embeddings.metadata.get("tracks") or None
     if source is None:
         raise ValueError(f"{argument} must be given for tracklets that were embedded from memory")
-    return open_source(source, tracks).middle_frames(names)
+    options = embeddings.metadata.get("box_options")
+    return open_source(source, tracks, boxes=BoxOptions.from_json(options) if options else None).middle_frames(names)

@@ -71,6 +71,8 @@ def test_a_video_gives_what_its_boxes_cut_out_by_hand_give(tmp_path):
         "dropped_boxes": 1,
         "dropped_tracks": ["9"],
         "unreadable_frames": 0,
+        "left_out_boxes": {},
+        "box_classes": {},
     }
     assert json.loads(result.metadata["preprocessing"])["size"] == [24, 12]
     assert result.metadata["model"] == "tiny"

@@ -18,10 +18,8 @@ from nl3d.data.frames.decode import encode_jpeg
 from nl3d.data.frames.names import FrameNames, is_image_name, require_file
 from nl3d.data.frames.video import open_frames
 from nl3d.data.labels import number_labels, parse_label
-from nl3d.data.readers.boxes import BoxTrack, clip_box, read_mot
+from nl3d.data.readers.boxes import BoxOptions, BoxTrack, clip_box, read_boxes
 from nl3d.data.tracklets import Tracklet
-
-GROUND_TRUTH_COLUMNS = 9  # MOT16 and later, and DanceTrack: ..., whether to count it, class, visibility
 
 
 def read_reassociation(
@@ -32,6 +30,7 @@ def read_reassociation(
     later: int | None = None,
     people: str | Path | None = None,
     num_frames: int = 64,
+    boxes: BoxOptions | None = None,
 ) -> ReIDDataset:
     """Make a test of re-identification out of a video with tracks.
 
@@ -44,8 +43,8 @@ def read_reassociation(
     from 1 in order of time, so that a ranking leaves out the query itself and nothing else.
 
     Boxes are cut out of the video once and kept as JPEG files of quality 95, since going back and forth in a video is
-    slow. Boxes that lie outside the frame are left out. Of a ground-truth file with nine columns (MOT16 and later,
-    DanceTrack) only boxes that count and are pedestrians are taken.
+    slow. Boxes that lie outside the frame are left out. Of ground truth only pedestrians that count are taken, unless
+    ``boxes`` chooses other classes.
 
     Args:
         source: A video file, a folder of its frames, or a MOTChallenge sequence with ``img1`` and ``gt/gt.txt``.
@@ -54,6 +53,7 @@ def read_reassociation(
         later: Frames from a query's last to its match's first.
         people: Text file with a track id and a person's name a line, separated by a comma or space.
         num_frames: Longest stretch of frames of a tracklet.
+        boxes: How to read the boxes; those of a MOTChallenge sequence are ground truth unless told otherwise.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -68,7 +68,8 @@ def read_reassociation(
     name = source.stem
     if tracks is None:
         source, tracks = source / "img1", source / "gt" / "gt.txt"
-    box_tracks = _people_only(Path(tracks), read_mot(tracks))
+        boxes = boxes or BoxOptions(format="mot-gt")
+    box_tracks = read_boxes(tracks, boxes).tracks
     if later is not None:
         stretches = _later(box_tracks, later, num_frames)
         protocol = f"found again {later} frames later"
@@ -111,24 +112,6 @@ def _stretch(
 ) -> _Stretch:
     frames, boxes = track.frames[chosen].tolist(), track.boxes[chosen]
     return _Stretch(track.track_id, pid, person or str(pid), camid, tuple(parts), frames, boxes)
-
-
-def _people_only(path: Path, tracks: list[BoxTrack]) -> list[BoxTrack]:
-    """Leave out what the ground truth says does not count, or is no pedestrian."""
-    ignored = defaultdict(set)
-    with path.open(encoding="utf-8-sig") as text:
-        for line in text:
-            columns = line.split(",")
-            if len(columns) == GROUND_TRUTH_COLUMNS and (float(columns[6]) == 0 or float(columns[7]) != 1):
-                ignored[int(float(columns[1]))].add(int(float(columns[0])))
-    kept = []
-    for track in tracks:
-        counts = ~np.isin(track.frames, list(ignored.get(track.track_id, ())))
-        if counts.any():
-            kept.append(BoxTrack(track.track_id, track.frames[counts], track.boxes[counts]))
-    if not kept:
-        raise ValueError(f"tracks file {str(path)!r} must hold a box of a pedestrian that counts, got none")
-    return kept
 
 
 def _later(tracks: Iterable[BoxTrack], later: int, num_frames: int) -> list[_Stretch]:

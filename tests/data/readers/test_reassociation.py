@@ -55,7 +55,7 @@ def test_only_pedestrians_that_count(tmp_path):
     data = read_reassociation(root, crops=tmp_path / "crops", later=5, num_frames=4)
     assert [t.pid for t in data.gallery] == [1]
     root = write_sequence(tmp_path / "cars", {}, rows)
-    with pytest.raises(ValueError, match="must hold a box of a pedestrian that counts, got none"):
+    with pytest.raises(ValueError, match="must hold a box of a person that counts, got none: 19 of class 3"):
         read_reassociation(root, crops=tmp_path / "crops2", later=5)
 
 

@@ -1,0 +1,38 @@
+"""Options that say how to read a file of boxes."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nl3d.data.readers.boxes import BoxOptions
+
+
+def add_box_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :class:`nl3d.data.BoxOptions`."""
+    group = parser.add_argument_group("boxes")
+    group.add_argument(
+        "--box-format",
+        metavar="NAME",
+        help="mot (a tracker's results) or mot-gt (MOTChallenge ground truth); detected from the file by default",
+    )
+    group.add_argument(
+        "--first-frame", type=int, metavar="N", help="number of the first frame in the boxes (1; 0 for many trackers)"
+    )
+    group.add_argument(
+        "--classes",
+        metavar="A,B,...",
+        help="classes to keep, by number or name, or all (pedestrians of ground truth, every class of a tracker)",
+    )
+    group.add_argument(
+        "--skip-bad-boxes", action="store_true", help="leave out and count rows with id -1, no area or no finite number"
+    )
+
+
+def box_options(args: argparse.Namespace) -> BoxOptions:
+    """Return the options that were given."""
+    from nl3d.data.readers.boxes import BoxOptions
+
+    classes = None if args.classes is None else tuple(name.strip() for name in args.classes.split(","))
+    return BoxOptions(args.box_format, args.first_frame, classes, args.skip_bad_boxes)
