@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, require_file, require_frames, sort_names
+from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, require_frames, sort_names
 from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
+from nl3d.data.readers.table import Table
 from nl3d.data.tracklets import Tracklet
 
 PARTS = ("train", "query", "gallery")
@@ -193,65 +194,39 @@ def _require_listed(rows: Iterable[tuple[_Row, str, FrameNames]]) -> None:
 
 
 def _read_rows(path: str | Path, required: Sequence[str]) -> list[tuple[_Row, str, FrameNames]]:
-    path = require_file(path, what="manifest")
-    rows = _group(path, required)
-    if not rows:
-        raise ValueError(f"manifest {str(path)!r} must hold at least one row below its header, got none")
+    table = Table(path, what="manifest")
+    table.require(required)
     folders: dict[str, str] = {}
-    return [(row, name, _frames(path, row, folders)) for (_, name), row in rows.items()]
+    return [(row, name, _frames(table.path, row, folders)) for (_, name), row in _group(table, required).items()]
 
 
-def _group(path: Path, required: Sequence[str]) -> dict[tuple[str, str], _Row]:
+def _group(table: Table, required: Sequence[str]) -> dict[tuple[str, str], _Row]:
     rows: dict[tuple[str, str], _Row] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.reader(file, skipinitialspace=True)
-        header = next(table, [])
-        missing = [column for column in required if column not in header]
-        if missing:
-            raise ValueError(
-                f"manifest {str(path)!r} must have the columns {', '.join(required)} in its first line, "
-                f"got {', '.join(map(repr, header)) or 'none'}"
+    before: tuple[str, str] | None = None
+    row = _Row("", "", "", 0)
+    paths: list[str] = []
+    places: list[int] = []
+    for line, (place, pid, camid, name, part, frame) in table.rows(COLUMNS, filled=required):
+        key = part, name or place
+        if key != before:
+            row.add(paths, places)
+            if "part" in required and part not in PARTS:
+                raise table.error(line, f"part must be train, query or gallery, got {part!r}")
+            row = rows.setdefault(key, _Row(part, pid, camid, line))
+            before = key
+        if (row.pid, row.camid) != (pid, camid):
+            raise table.error(
+                line,
+                f"tracklet {key[1]!r} must be of one person under one camera, got pid {pid!r} and camid {camid!r} "
+                f"after {row.pid!r} and {row.camid!r} on line {row.line}",
             )
-        columns = [header.index(column) if column in header else len(header) for column in COLUMNS]
-        before: tuple[str, str] | None = None
-        row = _Row("", "", "", 0)
-        paths: list[str] = []
-        places: list[int] = []
-        for cells in table:
-            if not cells:
-                continue
-            cells += [""] * (len(header) + 1 - len(cells))  # a short row, and the column that is not there
-            place, pid, camid, name, part, frame = [cells[column] for column in columns]
-            empty = [column for column in required if not cells[header.index(column)]]
-            if empty:
-                raise ValueError(f"{path}, line {table.line_num}: {empty[0]} must not be empty")
+        paths.append(place)
+        if "frame" in table:
             try:
-                pid, camid = (label and parse_label(label) for label in (pid, camid))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {table.line_num}: {error}") from None
-            key = part, name or place
-            if key != before:
-                row.add(paths, places)
-                if "part" in required and part not in PARTS:
-                    raise ValueError(
-                        f"{path}, line {table.line_num}: part must be train, query or gallery, got {part!r}"
-                    )
-                row = rows.setdefault(key, _Row(part, pid, camid, table.line_num))
-                before = key
-            if (row.pid, row.camid) != (pid, camid):
-                raise ValueError(
-                    f"{path}, line {table.line_num}: tracklet {key[1]!r} must be of one person under one camera, "
-                    f"got pid {pid!r} and camid {camid!r} after {row.pid!r} and {row.camid!r} on line {row.line}"
-                )
-            paths.append(place)
-            if columns[-1] < len(header):
-                try:
-                    places.append(int(frame))
-                except ValueError:
-                    raise ValueError(
-                        f"{path}, line {table.line_num}: frame must be a whole number, got {frame!r}"
-                    ) from None
-        row.add(paths, places)
+                places.append(int(parse_label(frame)))
+            except ValueError:
+                raise table.error(line, f"frame must be a whole number, got {frame!r}") from None
+    row.add(paths, places)
     return rows
 
 

@@ -47,7 +47,9 @@ def test_labels_in_every_form(files):
     assert [(t.pid, t.camid, t.person, t.camera) for t in (*data.query, *data.gallery)] == [
         (1, 1, "ann", "1"), (-1, 1, "-1", "1"), (1, 2, "ann", "2"), (7, 3, "7", "door"),
     ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"m.csv, line 3: label must .* got 'nan', which stands for a missing value"):
+    with pytest.raises(
+        ValueError, match=r"m.csv, line 3: pid: label must .* got 'nan', which stands for a missing value"
+    ):
         read_manifest_tracklets(write(files, "path,pid\na/0001.jpg,\na/0002.jpg,nan\n"))
 
 
@@ -142,6 +144,16 @@ def test_frames_of_a_tracklet_keep_what_their_paths_share_once(files):
     assert list(one.frames) == [files / "a/0001.jpg", files / "a/0002.jpg"]
     mixed = write(files, HEADER + "b/0001.jpg,7,1,x,query\na/0002.jpg,7,1,x,query\n", name="mixed.csv")
     assert list(read_manifest(mixed).query[0].frames) == [files / "a/0002.jpg", files / "b/0001.jpg"]
+
+
+def test_paths_of_windows(files):
+    (one,) = read_manifest_tracklets(write(files, "path,tracklet\na\\0001.jpg,t\na\\0002.jpg,t\n"))
+    assert list(one.frames) == [files / "a/0001.jpg", files / "a/0002.jpg"]
+
+
+def test_frame_numbers_may_be_written_as_floats(files):
+    path = write(files, "path,tracklet,frame\na/0001.jpg,t,10.0\na/0002.jpg,t,9.0\n")
+    assert names(read_manifest_tracklets(path)[0]) == ["0002.jpg", "0001.jpg"]
 
 
 def test_a_row_may_end_early_and_lines_may_be_empty(files):

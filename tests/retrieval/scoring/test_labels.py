@@ -55,15 +55,18 @@ def test_people_with_names_are_nobody_s_number(tmp_path, pids, nobody, numbers):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must have columns .* got none"),
-        ("name,pid\na,1\n", r"columns tracklet \(or path\) and pid in its first line, got 'name', 'pid'"),
+        ("", "must have the columns .* got none"),
+        ("name,pid\na,1\n", r"columns tracklet or path, pid in its first line, got 'name', 'pid'"),
         ("tracklet,camid\na,1\n", "got 'tracklet', 'camid'"),
         ("tracklet,pid\n", "at least one row below its header, got none"),
         ("tracklet,pid\na,1\nb\n", "table.csv, line 3: pid must not be empty"),
         ("tracklet,pid,camid\na,1,\n", "line 2: camid must not be empty"),
         ("tracklet,pid,part\na,1,test\n", "line 2: part must be train, query or gallery, got 'test'"),
         ("tracklet,pid\na,1\na,2\n", "line 3: tracklet 'a' must be of one person .* pid '2' .* after '1' .* on line 2"),
-        ("tracklet,pid\na,1\nb,nan\n", "table.csv, line 3: label must .* got 'nan', which stands for a missing value"),
+        (
+            "tracklet,pid\na,1\nb,nan\n",
+            "table.csv, line 3: pid: label must .* got 'nan', which stands for a missing value",
+        ),
         ("tracklet,pid,part\na,1,query\na,2,query\n", r"after '1' and '' on line 2$"),
         ("tracklet,pid,camid\na,1,1\na,1,2\n", "got pid '1' and camid '2' after '1' and '1' .*; a part column tells"),
     ],
@@ -78,5 +81,5 @@ def test_refuses_what_is_no_table(tmp_path):
         read_labels(tmp_path / "none.csv")
     path = tmp_path / "noise.csv"
     path.write_bytes(b"\x93NUMPY\x00\xff")
-    with pytest.raises(ValueError, match=r"table of labels '.*noise.csv' must be CSV in UTF-8: "):
+    with pytest.raises(ValueError, match=r"noise.csv, line 1: a table must be text in UTF-8"):
         read_labels(path)
