@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from nl3d.data.tracklets import Tracklet
 
+PARTS = ("train", "query", "gallery")
+
 
 class Counts(NamedTuple):
     """How much there is of a part of a data set; people are counted without junk and distractors."""
@@ -56,7 +58,7 @@ class ReIDDataset:
     num_splits: int = 1
 
     def __post_init__(self) -> None:
-        for part in ("train", "query", "gallery"):
+        for part in PARTS:
             tracklets = tuple(getattr(self, part))
             object.__setattr__(self, part, tracklets)
             for tracklet in tracklets:

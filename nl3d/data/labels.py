@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import count
 from typing import TypeVar
 
-from nl3d.data.frames.names import natural_key
+from nl3d.data.frames.names import is_utf8, natural_key
 
 Label = TypeVar("Label", bound=Hashable)
 
@@ -36,7 +36,8 @@ def parse_label(text: str) -> str:
 
     Raises:
         ValueError: If it is empty, stands for a missing value (such as ``nan``, ``None`` or ``NA``), is a number with a
-            fraction, has lost digits as a float from 2**53 on, or is a number in other digits than 0 to 9.
+            fraction, a float from 2**53 on, which has lost digits, or a number in other digits than 0 to 9, or is not
+            UTF-8.
 
     Example:
         >>> [parse_label(text) for text in ("0007", "-1.0", " ann ", "3.000e+00")]
@@ -51,6 +52,8 @@ def parse_label(text: str) -> str:
         return _parse_float(number, text)
     if label.lstrip("+-\N{MINUS SIGN}\N{EN DASH}").isdecimal():
         raise ValueError(f"label must have the digits 0 to 9 and the sign '-' if it is a number, got {text!r}")
+    if not is_utf8(label):
+        raise ValueError(f"label must be UTF-8, got {text!r}")
     return label if label.isascii() else unicodedata.normalize("NFC", label)
 
 

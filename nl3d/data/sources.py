@@ -17,8 +17,8 @@ from nl3d.data.clips.consecutive import ClipCollector, check_clip_plan, consecut
 from nl3d.data.frames.images import resize_image
 from nl3d.data.frames.video import FrameStream, open_frames
 from nl3d.data.readers.boxes import BoxOptions, clip_box, read_boxes
-from nl3d.data.readers.folder import read_tracklet_folders
 from nl3d.data.readers.manifest import read_manifest_tracklets
+from nl3d.data.readers.tree import read_tracklet_folders
 from nl3d.data.tracklets import Tracklet
 
 

@@ -137,13 +137,14 @@ def test_refuses_what_is_no_source(tmp_path):
 
 
 def test_refuses_folders_without_tracklets_or_frames(tmp_path):
-    with pytest.raises(ValueError, match="one folder for each tracklet, got none; put the frames of each tracklet"):
+    with pytest.raises(ValueError, match=r"must hold one folder per tracklet, tracklet/.*, got none"):
         open_source(tmp_path)
     write_jpeg(tmp_path / "1.jpg")
-    with pytest.raises(ValueError, match="or give tracks if these are the frames of a video"):
+    with pytest.raises(ValueError, match=r"image .*1.jpg' must .*; give tracks if these are the frames of a video"):
         open_source(tmp_path)
+    (tmp_path / "1.jpg").unlink()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"tracklet folder '.*empty' must hold images"):
+    with pytest.raises(FileNotFoundError, match=r"tracklet folder '.*empty' must hold images"):
         open_source(tmp_path)
 
 

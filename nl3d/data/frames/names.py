@@ -1,10 +1,11 @@
-"""Many image files of one folder, held as names alone: no file is looked at until a frame is read."""
+"""Image files of a folder, listed and held by name; no file is opened before a frame is read."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,11 +19,9 @@ _SAME_DIGITS = str.maketrans("123456789", "000000000")
 
 
 class FrameNames(Sequence[Path]):
-    """Image files of a folder, as a sequence of paths that are put together when asked for.
+    """Image files of a folder as a sequence of paths, which are built on access.
 
-    A data set has a million frames and more. Their names lie in one block of bytes here, of which slices are views:
-    some twenty bytes a frame instead of a few hundred for a path, and nothing that worker processes would copy one by
-    one.
+    Names are stored in one byte array (about 20 bytes per frame instead of a few hundred for a path); slices are views.
 
     Args:
         folder: The folder.
@@ -86,7 +85,7 @@ def _magnitude(digits: str) -> tuple[int, str]:
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Sort file names in natural order; fast where their numbers are padded, as in every published data set.
+    """Sort file names in natural order; fast if their numbers are padded, as in every published data set.
 
     Example:
         >>> sort_names(["f10.jpg", "f9.jpg"]), sort_names(["f10.jpg", "f09.jpg"])
@@ -94,7 +93,7 @@ def sort_names(names: Iterable[str]) -> list[str]:
     """
     names = list(names)
     if len({name.translate(_SAME_DIGITS) for name in names}) <= 1:
-        return sorted(names)  # digits stand below digits, so the order of characters is that of numbers
+        return sorted(names)  # names of one form are in the order of their characters
     return sorted(names, key=natural_key)
 
 
@@ -104,29 +103,71 @@ def is_image_name(name: str) -> bool:
 
 
 def list_frames(folder: str | Path) -> FrameNames:
-    """List the images of a tracklet's folder in natural order, from one look at the folder.
+    """List the images of a tracklet's folder in natural order, with one read of the folder.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no image in it.
+        ValueError: If two images have one name or number, such as ``000001.jpg`` and ``1.png``.
     """
     try:
-        names = [name for name in os.listdir(folder) if is_image_name(name)]  # noqa: PTH208 - a path each is slow
+        found = os.listdir(folder)  # noqa: PTH208 - a path each is slow
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"tracklet folder {str(folder)!r} does not exist") from None
+    names = sort_names(name for name in found if is_image_name(name))
     if not names:
-        raise FileNotFoundError(f"tracklet folder {str(folder)!r} must hold images (.jpg, .png or .webp), got none")
-    return FrameNames(folder, sort_names(names))
+        inner = [name for name in sort_names(found) if Path(folder, name).is_dir()]
+        raise FileNotFoundError(
+            f"tracklet folder {str(folder)!r} must hold images (.jpg, .png or .webp), got none"
+            + (f" but folders such as {inner[0]!r}" if inner else "")
+        )
+    if len({len(name) for name in names}) > 1 or len({name[-4:] for name in names}) > 1:
+        for one, other in pairwise(names):
+            if natural_key(one)[0] == natural_key(other)[0]:
+                raise ValueError(
+                    f"tracklet folder {str(folder)!r} must hold each image once, got {one!r} and {other!r}; "
+                    "remove one of them"
+                )
+    return FrameNames(folder, names)
 
 
-def list_folders(folder: str | Path) -> list[str]:
-    """Names of the folders in a folder, hidden ones left out, in natural order."""
+def list_folders(folder: str | Path, *, layout: str, remedy: str = "") -> list[str]:
+    """List the names of the folders in a folder in natural order, without hidden ones.
+
+    Args:
+        folder: The folder.
+        layout: Layout of the data set, for errors, such as ``"pid/camid/tracklet/*.jpg"``.
+        remedy: Another remedy for images outside a tracklet folder.
+
+    Raises:
+        ValueError: If there is an image beside the folders, a link to nothing, or a name that is not UTF-8.
+    """
+    names = []
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir()]
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name[0] == ".":
+                continue
+            if entry.is_dir():
+                names.append(entry.name)
+            elif is_image_name(entry.name):
+                raise ValueError(
+                    f"image {entry.path!r} must be in the folder of a tracklet, {layout}"
+                    + (f"; {remedy}" if remedy else "")
+                )
+            elif entry.is_symlink() and not Path(entry.path).exists():
+                raise ValueError(f"link {entry.path!r} must lead to a folder, but leads nowhere")
+    for name in names:
+        if not is_utf8(name):
+            raise ValueError(f"folder {name!r} of {str(folder)!r} must have a name in UTF-8; rename it")
     return sort_names(names)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a name can be written into files; names on Linux can be any bytes."""
+    return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
 def require_file(path: str | Path, *, what: str, remedy: str = "") -> Path:
-    """Refuse a missing file of a data set, and say what it would have been."""
+    """Return the path of a file, or raise :class:`FileNotFoundError` that names it as ``what``."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{what} {str(path)!r} does not exist" + (f"; {remedy}" if remedy else ""))
@@ -134,7 +175,7 @@ def require_file(path: str | Path, *, what: str, remedy: str = "") -> Path:
 
 
 def require_folder(path: str | Path, *, what: str, remedy: str = "") -> Path:
-    """Refuse a missing folder of a data set, and say what it would have been."""
+    """Return the path of a folder, or raise :class:`FileNotFoundError` that names it as ``what``."""
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"{what} {str(path)!r} does not exist" + (f"; {remedy}" if remedy else ""))
@@ -142,11 +183,11 @@ def require_folder(path: str | Path, *, what: str, remedy: str = "") -> Path:
 
 
 def require_frames(frames: Iterable[tuple[str | Path, Iterable[str]]], *, what: str) -> None:
-    """Refuse the first image that is listed but not there, with one look at each folder instead of one at each file.
+    """Refuse the first image that is listed but missing, with one read of each folder instead of one of each file.
 
     Args:
-        frames: Folders, each with the names that should lie in it.
-        what: Who lists them.
+        frames: Folders, each with the names that should be in it.
+        what: Name of the list in errors.
 
     Raises:
         FileNotFoundError: If a folder or a file is missing.

@@ -60,10 +60,10 @@ def read_dukemtmc_videoreid(root: str | Path, *, check_counts: bool = True) -> R
 def _read_part(folder: Path) -> list[Tracklet]:
     require_folder(folder, what="DukeMTMC-VideoReID folder")
     tracklets = []
-    for person in list_folders(folder):
+    for person in list_folders(folder, layout="pid/tracklet/*.jpg"):
         if not re.fullmatch(r"-?\d+", person):
             raise ValueError(f"folder {str(folder / person)!r} must be named by a pid")
-        for name in list_folders(folder / person):
+        for name in list_folders(folder / person, layout="pid/tracklet/*.jpg"):
             frames = list_frames(folder / person / name)
             title = f"{folder.name}/{person}/{name}"
             tracklets.append(Tracklet(frames, pid=int(person), camid=_camera(frames), name=title))

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nl3d.data.dataset import ReIDDataset
+from nl3d.data.dataset import PARTS, ReIDDataset
 from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, require_frames, sort_names
 from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
 from nl3d.data.readers.table import Table
 from nl3d.data.tracklets import Tracklet
 
-PARTS = ("train", "query", "gallery")
 COLUMNS = ("path", "pid", "camid", "tracklet", "part", "frame")
 
 

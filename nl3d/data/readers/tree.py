@@ -1,16 +1,16 @@
-"""A data set of one's own as folders: ``pid/camid/tracklet/*.jpg``."""
+"""Folders of tracklets: ``pid/camid/tracklet/*.jpg`` with labels, ``tracklet/*.jpg`` without."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-from nl3d.data.dataset import ReIDDataset
+from nl3d.data.dataset import PARTS, ReIDDataset
 from nl3d.data.frames.names import FrameNames, list_folders, list_frames, require_folder
 from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
 from nl3d.data.tracklets import Tracklet
 
-PARTS = ("train", "query", "gallery")
+LAYOUT = "pid/camid/tracklet/*.jpg"
 
 
 def read_tree(
@@ -18,9 +18,9 @@ def read_tree(
 ) -> ReIDDataset:
     """Read ``root/<part>/<pid>/<camid>/<tracklet>/*.jpg``, where parts are ``train``, ``query`` and ``gallery``.
 
-    Without such parts, ``root/<pid>/<camid>/<tracklet>/*.jpg`` is for testing: the first tracklet of each person under
-    each camera is a query, and all tracklets are the gallery, queries included, whose own camera every ranking leaves
-    out. That is how MARS does it.
+    Without such parts, ``root/<pid>/<camid>/<tracklet>/*.jpg`` is for testing, as in MARS: the first tracklet of each
+    person under each camera is a query, and all tracklets are the gallery, queries included. Every ranking leaves out
+    the query's own camera.
 
     Labels of people and cameras are read by :func:`nl3d.data.labels.parse_label` and numbered by
     :func:`nl3d.data.labels.number_labels`: whole numbers keep their number, junk and distractors too. Training people
@@ -28,12 +28,13 @@ def read_tree(
 
     Args:
         root: The folder.
-        junk_pids: Pids of the gallery that are nobody's, such as -1.
-        distractor_pids: Pids of the gallery that no query has, and that several people may share, such as 0.
+        junk_pids: Pids that every ranking leaves out, such as -1.
+        distractor_pids: Pids that are wrong answers to every query, such as 0.
 
     Raises:
         FileNotFoundError: If a folder is missing, or holds no tracklets or no images.
-        ValueError: If the name of a folder is no label, or two folders side by side have the same label.
+        ValueError: If the name of a folder is no label, two folders side by side have the same label, or an image is
+            outside the folder of a tracklet.
     """
     root = require_folder(root, what="data set folder")
     parts = [part for part in PARTS if (root / part).is_dir()]
@@ -69,6 +70,25 @@ def read_tree(
     )
 
 
+def read_tracklet_folders(path: str | Path) -> list[Tracklet]:
+    """Read tracklets without labels from ``path/<tracklet>/<frame>.jpg``, to embed them.
+
+    Tracklets and frames are in natural order of their names. Hidden files and files of other types are ignored.
+
+    Args:
+        path: The folder that holds one folder per tracklet.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no image in the folder of a tracklet.
+        ValueError: If there are no folders, or an image is outside the folder of a tracklet.
+    """
+    path = require_folder(path, what="folder")
+    names = list_folders(path, layout="tracklet/*.jpg", remedy="give tracks if these are the frames of a video")
+    if not names:
+        raise ValueError(f"folder {str(path)!r} must hold one folder per tracklet, tracklet/*.jpg, got none")
+    return [Tracklet(list_frames(path / name), name=name) for name in names]
+
+
 class _Row(NamedTuple):
     part: str
     person: str
@@ -79,34 +99,28 @@ class _Row(NamedTuple):
 
 def _read_part(root: Path, part: str) -> list[_Row]:
     folder = root / part
-    rows = [
-        _Row(
-            part,
-            person,
-            camera,
-            "/".join(filter(None, (part, *places, name))),
-            list_frames(folder / Path(*places, name)),
-        )
-        for person, first in _labelled_folders(folder)
-        for camera, second in _labelled_folders(folder / first)
-        for places in [(first, second)]
-        for name in list_folders(folder / first / second)
-    ]
+    rows = []
+    for person, first in _labelled_folders(folder):
+        for camera, second in _labelled_folders(folder / first):
+            for name in list_folders(folder / first / second, layout=LAYOUT):
+                title = "/".join(filter(None, (part, first, second, name)))
+                rows.append(_Row(part, person, camera, title, list_frames(root / title)))
     if not rows:
-        raise FileNotFoundError(f"folder {str(folder)!r} must hold tracklets, pid/camid/tracklet/*.jpg, got none")
+        raise FileNotFoundError(f"folder {str(folder)!r} must hold tracklets, {LAYOUT}, got none")
     return rows
 
 
 def _labelled_folders(folder: Path) -> list[tuple[str, str]]:
     """Labels and names of the folders in a folder."""
     names: dict[str, str] = {}
-    for name in list_folders(folder):
+    for name in list_folders(folder, layout=LAYOUT):
         try:
             label = parse_label(name)
         except ValueError as error:
             raise ValueError(f"folder {str(folder / name)!r} must be named by a label: {error}") from None
-        if names.setdefault(label, name) != name:
+        if label in names:
             raise ValueError(
                 f"folders {names[label]!r} and {name!r} of {str(folder)!r} have one label; rename or merge them"
             )
+        names[label] = name
     return [*names.items()]

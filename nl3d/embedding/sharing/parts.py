@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -178,9 +179,9 @@ def source_digest(tracklets: Sequence[Any], records: Sequence[Record]) -> str:
     digest = hashlib.sha256()
     for tracklet, record in zip(tracklets, records, strict=True):
         names = getattr(tracklet.frames, "names", None)
-        frames = b"\n".join(names.tolist()) if names is not None else "\n".join(map(str, tracklet.frames)).encode()
+        frames = b"\n".join(names.tolist()) if names is not None else os.fsencode("\n".join(map(str, tracklet.frames)))
         folder = getattr(tracklet.frames, "folder", "")
-        digest.update(f"{record.name}\n{record.pid}\n{record.camid}\n{folder}\n{len(frames)}\n".encode())
+        digest.update(os.fsencode(f"{record.name}\n{record.pid}\n{record.camid}\n{folder}\n{len(frames)}\n"))
         digest.update(frames)
     return digest.hexdigest()[:16]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from nl3d.data.dataset import PARTS
 from nl3d.data.labels import DISTRACTOR, JUNK, number_labels
-from nl3d.data.readers.manifest import PARTS
 from nl3d.data.readers.table import Table
 
 

@@ -1,9 +1,18 @@
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
-from nl3d.data.frames.names import FrameNames, list_folders, list_frames, natural_key, require_frames, sort_names
+from nl3d.data.frames.names import (
+    FrameNames,
+    is_utf8,
+    list_folders,
+    list_frames,
+    natural_key,
+    require_frames,
+    sort_names,
+)
 
 
 def test_paths_are_put_together_when_asked_for():
@@ -57,11 +66,56 @@ def test_list_frames_refusals(tmp_path):
         list_frames(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("000001.jpg", "000001.png"), ("000001.jpg", "1.jpg"), ("f.JPG", "f.jpg"), ("a1b02.jpg", "a01b2.webp")],
+)
+def test_an_image_is_numbered_once(tmp_path, one, other):
+    for name in (one, other, "000002.jpg"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"must hold each image once, got .*{other}"):
+        list_frames(tmp_path)
+
+
+def test_a_name_without_number_comes_first(tmp_path):
+    for name in ("name3.jpg", "name.jpg", "name10.png", "name2.jpg"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_frames(tmp_path)] == ["name.jpg", "name2.jpg", "name3.jpg", "name10.png"]
+    assert sort_names(["v1.10", "v1.2", "a2", "a"]) == ["a", "a2", "v1.2", "v1.10"]
+    assert sort_names(["9" * 5000, "10"]) == ["10", "9" * 5000]
+
+
+def test_folders_in_a_tracklet_are_named(tmp_path):
+    (tmp_path / "cam1" / "t").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"must hold images .* got none but folders such as 'cam1'"):
+        list_frames(tmp_path)
+
+
 def test_list_folders(tmp_path):
     for name in ("p10", "p9", ".git"):
         (tmp_path / name).mkdir()
     (tmp_path / "file").touch()
-    assert list_folders(tmp_path) == ["p9", "p10"]
+    (tmp_path / "link").symlink_to("p9")
+    assert list_folders(tmp_path, layout="x") == ["link", "p9", "p10"]
+    (tmp_path / "lost").symlink_to("gone")
+    with pytest.raises(ValueError, match=r"link .*lost' must lead to a folder, but leads nowhere"):
+        list_folders(tmp_path, layout="x")
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(ValueError, match=r"image .*a.jpg' must be in the folder of a tracklet, pid/t/f.jpg; move it"):
+        list_folders(tmp_path, layout="pid/t/f.jpg", remedy="move it")
+
+
+def test_folders_that_are_not_utf8_are_named(tmp_path):
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/in\xe9")  # noqa: PTH102
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    with pytest.raises(ValueError, match=r"folder 'in\\udce9' of .* must have a name in UTF-8; rename it"):
+        list_folders(tmp_path, layout="x")
+    assert is_utf8("in\u00e9")
+    inside = os.fsdecode(os.fsencode(tmp_path) + b"/in\xe9")
+    Path(inside, os.fsdecode(b"\xe9.jpg")).touch()
+    assert [path.exists() for path in list_frames(inside)] == [True]  # only names that are written must be UTF-8
 
 
 def test_require_frames_names_the_first(tmp_path):

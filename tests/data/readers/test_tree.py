@@ -1,6 +1,6 @@
 import pytest
 
-from nl3d.data.readers.tree import read_tree
+from nl3d.data.readers.tree import read_tracklet_folders, read_tree
 from tests.data.layouts import write_tracklets
 
 
@@ -53,6 +53,24 @@ def test_names_of_cameras_are_numbered_alike_in_all_parts(tmp_path):
 def test_frames_in_natural_order(tmp_path):
     write_tracklets(tmp_path, {"1/1/a": 12}, name="{frame}.jpg")
     assert [path.stem for path in read_tree(tmp_path).query[0].frames] == [str(number) for number in range(1, 13)]
+
+
+@pytest.mark.parametrize("place", ["", "7", "7/1"])
+@pytest.mark.parametrize("part", ["", "query/"])
+def test_images_outside_a_tracklet_are_not_lost(tmp_path, part, place):
+    write_tracklets(tmp_path, {"query/7/1/a": 1, "gallery/7/2/a": 1} if part else {"7/1/a": 1, "7/2/a": 1})
+    (tmp_path / part / place / "x.png").touch()
+    with pytest.raises(ValueError, match=r"x.png' must be in the folder of a tracklet, pid/camid/tracklet"):
+        read_tree(tmp_path)
+
+
+def test_tracklets_without_labels(tmp_path):
+    write_tracklets(tmp_path, {"t10": 1, "t9": 2, ".cache": 1})
+    assert [(t.name, len(t), t.pid, t.person) for t in read_tracklet_folders(tmp_path)] == [
+        ("t9", 2, None, None), ("t10", 1, None, None),
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"folder '.*none' does not exist"):
+        read_tracklet_folders(tmp_path / "none")
 
 
 def test_refusals(tmp_path):
