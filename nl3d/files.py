@@ -122,6 +122,8 @@ def write_safetensors_rows(
 
 def _header(metadata: Mapping[str, str], described: Mapping[str, object]) -> bytes:
     """Put metadata and the places of tensors into a header that is the same bytes each time."""
-    whole = {"__metadata__": dict(sorted({"format": "pt", **metadata}.items())), **described}
+    # paths on Linux may be no UTF-8, which safetensors does not read
+    texts = {key: text.encode(errors="backslashreplace").decode() for key, text in metadata.items()}
+    whole = {"__metadata__": dict(sorted({"format": "pt", **texts}.items())), **described}
     header = json.dumps(whole, separators=(",", ":")).encode()
     return header + b" " * (-len(header) % 8)  # as safetensors aligns the tensors

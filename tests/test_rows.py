@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors import safe_open
 
 from nl3d.files import write_safetensors, write_safetensors_rows
 
@@ -35,3 +36,9 @@ def test_a_header_that_nobody_could_read_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="metadata must fit into a header of 300 bytes, got 4"):
         write_safetensors_rows(tmp_path / "out", "x", (5, 3), [torch.zeros(5, 3)], OTHERS, {"long": "x" * 200})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_metadata_that_is_not_utf8_is_escaped(tmp_path):
+    write_safetensors(tmp_path / "whole", OTHERS, {"source": "in\udce9/\u00fc"})
+    with safe_open(tmp_path / "whole", "pt") as file:
+        assert file.metadata()["source"] == "in\\udce9/\u00fc"
