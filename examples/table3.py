@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tables import SMALL, Row, main
 
-from nl3d.training.options import config_from
+from nl3d.training.config import config_from
 from nl3d.training.run import run_training
 
 OTHER_WORLD = 1000  # seed of the walkers to start from; the runs' own have 0
@@ -73,7 +73,7 @@ def pretrained(arguments: argparse.Namespace, *, still: bool) -> dict[str, objec
     given = {name: value for name, value in vars(arguments).items() if name in SMALL}
     config = config_from(arguments, **{**SMALL, **given, **network, "data_args": world, "seed": 0})
     run_training(config, run, progress=sys.stderr.isatty())
-    return {"inflate_from" if still else "init_from": str(run)}
+    return {"inflate_from" if still else "weights": str(run)}
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nl3d.training.checkpoint import write_text
+from nl3d.training.config import add_options, config_from
 from nl3d.training.loop import NotFiniteError
-from nl3d.training.options import add_options, config_from
 from nl3d.training.ranks import make_accelerator
 from nl3d.training.tables import describe_runs, markdown_table, read_rows, train_row
 

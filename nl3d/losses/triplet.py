@@ -140,7 +140,7 @@ def refuse_batch(rows: Tensor, pids: Tensor) -> None:
         )
     if not rows.square().sum(1).isfinite().all():
         raise ValueError(
-            f"embeddings must have finite squares, got values up to {float(rows.abs().max()):.1e}; "
+            f"embeddings must have finite squares, got values up to {float(rows.detach().abs().max()):.1e}; "
             "lower the learning rate or normalise them"
         )
     distinct, counts = torch.unique(pids, return_counts=True)

@@ -1,4 +1,4 @@
-"""From tracklets to micro-batches on the device, every draw fixed by seed, epoch and place in the epoch."""
+"""From tracklets to micro-batches on the device; seed, epoch and position in the epoch fix every draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class MicroBatches(Sampler[list[int]]):
-    """Each batch of a sampler in equal parts, one after the other."""
+    """Batches of a sampler, each cut into equal parts."""
 
     def __init__(self, sampler: PKSampler, parts: int) -> None:
         self.sampler, self.parts = sampler, parts
@@ -38,14 +38,14 @@ class MicroBatches(Sampler[list[int]]):
 class TrainBatches:
     """Batches of this rank: P / ranks identities times K tracklets, in ``accumulate`` parts of whole identities.
 
-    Each draw of the sampler has a number in the whole training, and everything random about its clip comes from that
-    number and the seed. So a step has the same batch whenever, and by however many loader processes, it is made.
+    Each draw of the sampler has a number in the whole training. Everything random about its clip comes from that number
+    and the seed, so a step has the same batch whenever it is made, with any number of loader processes.
 
     Args:
-        dataset: What to train on.
-        config: Batches, clips, augmentation.
-        accelerator: Where the batches go.
-        network: Whose mean and deviation to normalise by.
+        dataset: Data set; its training tracklets are drawn from.
+        config: Options of batches, clips and augmentation.
+        accelerator: Group of processes, and the device of the batches.
+        network: Network whose mean and standard deviation normalise the clips.
 
     Raises:
         ValueError: If the ranks and micro-batches cannot share P evenly.
@@ -99,11 +99,11 @@ class TrainBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of the optimiser in an epoch."""
+        """Number of steps of the optimiser per epoch."""
         return len(self.sampler)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Sequence[MicroBatch], int]]:
-        """Batches of an epoch, or what is left of the one that was loaded, and how many frames were unreadable."""
+        """Yield the batches that are left of an epoch, and the number of unreadable frames in each."""
         self.sampler.set_epoch(epoch)
         parts: list[MicroBatch] = []
         unreadable = 0
@@ -116,25 +116,25 @@ class TrainBatches:
                 parts, unreadable = [], 0
 
     def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
-        """What it takes to go on after some steps of an epoch."""
+        """Return the sampler's state after some steps of an epoch."""
         self.sampler.set_epoch(epoch)
         return self.sampler.state_dict(step)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         Raises:
-            ValueError: If the data set or the batches are others.
+            ValueError: If the state is of another data set or other batches.
         """
         self.sampler.load_state_dict(state)
 
 
 def on_device(clips: Tensor, accelerator: Accelerator, network: nn.Module) -> Tensor:
-    """Move uint8 clips to the device, a quarter of the bytes of floats, and normalise them there."""
+    """Move uint8 clips to the device, in a quarter of the bytes of floats, and normalise them there."""
     config = pretrained_cfg(network)
     return normalise_clips(clips.to(accelerator.device, non_blocking=True), config["mean"], config["std"])
 
 
 def pretrained_cfg(network: nn.Module) -> Any:
-    """How a network's clips are prepared."""
+    """Return the description of a network's clips."""
     return network.pretrained_cfg

@@ -1,18 +1,18 @@
-"""What TensorBoard shows of a run: scalars by step, and one CMC curve for each evaluation."""
+"""TensorBoard's view of a run: scalars by step, and one CMC curve per evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 class Board:
-    """Writes for TensorBoard into a run's folder ``board``.
+    """Writer of TensorBoard's files into a run's folder ``board``.
 
-    A CMC curve is a run of its own, whose steps are the ranks: TensorBoard draws those of all evaluations into one
-    plot, and no plotting library is needed.
+    Each CMC curve is a run of its own, with ranks for steps, so TensorBoard draws the curves of all evaluations into
+    one plot and no plotting library is needed.
 
     Args:
         run: Folder of the run.
@@ -26,7 +26,7 @@ class Board:
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Write from a step on; what a killed run wrote after it is hidden.
+        """Write from a step on; what a killed run wrote after that step is hidden.
 
         Raises:
             ModuleNotFoundError: If TensorBoard is not installed.
@@ -40,15 +40,15 @@ class Board:
                 self._writer.close()
                 self._writer = None
 
-    def losses(self, step: int, losses: Sequence[float], rate: float) -> None:
-        """Note the losses of a step: total, identity, triplet."""
+    def losses(self, step: int, losses: Mapping[str, float], rate: float) -> None:
+        """Write the loss of a step, its terms, and the learning rate."""
         if self._writer is not None:
-            for name, value in zip(("total", "identity", "triplet"), losses, strict=False):
+            for name, value in losses.items():
                 self._writer.add_scalar(f"loss/{name}", value, step)
             self._writer.add_scalar("learning_rate", rate, step)
 
     def scores(self, step: int, epoch: int, scores: dict[str, Any]) -> None:
-        """Note an evaluation."""
+        """Write an evaluation."""
         if self._writer is None:
             return
         for name in ("mAP", "mINP"):
@@ -66,6 +66,7 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ModuleNotFoundError(
-            "training writes for TensorBoard, which is not installed; pip install 'nl3d[train]', or pass board=False"
+            "training writes for TensorBoard, which is not installed; install nl3d with the extra 'train', or pass "
+            "--no-board (board=False)"
         ) from error
     return SummaryWriter

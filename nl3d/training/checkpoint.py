@@ -1,18 +1,19 @@
-"""Everything a run needs to go on, in one safetensors file that is either the old one or the new one.
+"""Checkpoints: everything a run needs to resume, in one safetensors file that is always whole.
 
 A checkpoint is one file because one rename is atomic and two are not. Tensors (weights, moments, averages, states of
-random generators) are entries; everything else is JSON in the file's header. Nothing is ever pickled.
+random generators) are entries; everything else is JSON in the file's header. Nothing is pickled.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,26 +21,45 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nl3d.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+LAST = "last.safetensors"
+MAY_CHANGE = {"root", "num_workers", "eval_batch", "checkpoint_every", "rank_timeout"}
+"""Options that a resumed run may change."""
+
 _HEADER = "nl3d"  # the only key of the header, so that equal states are equal bytes
+_REMEDY = "remove it to train from the start"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint so that the file at ``path`` is whole at every moment, whenever the process is killed.
+    """Write a checkpoint; whenever the process is killed, the file at ``path`` is the old one or the new one.
 
     Args:
         path: File to write or replace.
         tensors: Named tensors, on any device.
-        state: Anything JSON can hold.
+        state: Plain data that JSON can hold.
+
+    Raises:
+        OSError: If the disk is full or cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(flat, unfinished, metadata={_HEADER: json.dumps(state)})
+    try:
+        save_file(flat, unfinished, metadata={_HEADER: json.dumps(state)})
+    except SafetensorError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(
+            f"checkpoint {str(path)!r} cannot be written ({error}); make room on the disk, and the same command resumes"
+        ) from None
     replace_durably(unfinished, path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is whole at every moment."""
+    """Write a small file in the same way as a checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text(text)
@@ -71,7 +91,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def replace_durably(unfinished: Path, path: Path) -> None:
-    """Rename, and see to it that neither the bytes nor the name are lost with the power."""
+    """Rename; a power failure afterwards loses neither the bytes nor the name."""
     _sync(unfinished)
     unfinished.replace(path)
     _sync(path.parent)
@@ -86,11 +106,11 @@ def _sync(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and state that :func:`write_checkpoint` wrote.
+    """Read the tensors and the state that :func:`write_checkpoint` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not such a file, or only a part of one.
+        ValueError: If it is another kind of file, damaged or incomplete.
     """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must name an existing file, got {str(path)!r}")
@@ -98,26 +118,28 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"checkpoint must be a whole safetensors file, got {str(path)!r} ({error})") from None
-    if header is None:
+        state = json.loads(header) if header is not None else None
+    except (SafetensorError, OSError, ValueError) as error:
+        fault = " ".join(str(error).split())
+        raise ValueError(f"checkpoint must be whole, got {str(path)!r} ({fault}); {_REMEDY}") from None
+    if not isinstance(state, dict):
         raise ValueError(f"checkpoint must be one of a training run, got {str(path)!r} without a run's header")
-    return tensors, json.loads(header)
+    return tensors, state
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put a part's tensors under its name."""
+    """Return a part's tensors under names that begin with the part's."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take a part's tensors out again."""
+    """Return the tensors of one part under their own names."""
     start = f"{prefix}."
     return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An optimiser's state as tensors and JSON."""
+    """Return an optimiser's state as tensors and plain data."""
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
@@ -132,7 +154,7 @@ def split_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 
 
 def join_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> None:
-    """Give an optimiser the state that :func:`split_optimizer` took."""
+    """Load the state that :func:`split_optimizer` returned."""
     state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in rest["plain"].items()}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
@@ -142,7 +164,7 @@ def join_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 def _tuples(group: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples, optimisers do: the betas."""
+    """Restore the tuples of an optimiser, the betas, which JSON turned into lists."""
     return {name: tuple(value) for name, value in group.items() if isinstance(value, list) and name != "params"}
 
 
@@ -150,13 +172,13 @@ def seed_generators(seed: int) -> None:
     """Seed all random generators of this process."""
     torch.manual_seed(seed)
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - what others may draw from
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - other libraries draw from it
 
 
 def rng_tensors(device: torch.device) -> dict[str, Tensor]:
-    """States of the random generators of this process, each of a size that all ranks share."""
+    """Return the states of this process's random generators, each of a size that all ranks share."""
     version, words, gauss = random.getstate()
-    legacy: Any = np.random.get_state()  # noqa: NPY002 - what others may draw from
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - other libraries draw from it
     _, key, position, has_gauss, cached = legacy
     assert version == 3
     tensors = {
@@ -181,3 +203,43 @@ def restore_rng(tensors: Mapping[str, Tensor], device: torch.device) -> None:
     np.random.set_state(("MT19937", words, position, has_gauss, tensors["numpy_gauss"].item()))  # noqa: NPY002
     if device.type == "cuda" and "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"], device)
+
+
+def changed_options(config: TrainingConfig, other: Mapping[str, Any]) -> list[str]:
+    """Return the names of the options that decide the result and differ from those of a saved run."""
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    return sorted(name for name in (mine.keys() | other.keys()) - MAY_CHANGE if mine.get(name) != other.get(name))
+
+
+def check_same_run(
+    run: Path, state: Mapping[str, Any], config: TrainingConfig, num_processes: int, criterion: str
+) -> None:
+    """Refuse to resume with another configuration, number of processes or loss.
+
+    Raises:
+        ValueError: If one of them differs.
+    """
+    there = state.get("config")
+    if not isinstance(there, dict):
+        raise ValueError(f"checkpoint of {str(run)!r} must hold a configuration, which it lacks; {_REMEDY}")
+    names = changed_options(config, there)
+    if names:
+        changes = ", ".join(
+            f"{name} {there.get(name)!r} there and {getattr(config, name, None)!r} here" for name in names
+        )
+        raise ValueError(
+            f"run must resume with its first configuration, but {str(run)!r} has {changes}; "
+            "give the same options again, or choose another output"
+        )
+    for name, here in (("num_processes", num_processes), ("criterion", criterion)):
+        if state.get(name) != here:
+            raise ValueError(f"run must resume with the {name} it began with, {state.get(name)}, got {here}")
+
+
+def gather_rng(accelerator: Accelerator) -> list[dict[str, Tensor]]:
+    """Return the states of the random generators of all ranks, on every rank."""
+    mine = rng_tensors(accelerator.device)
+    if accelerator.num_processes == 1:
+        return [mine]
+    pieces = {name: accelerator.gather(tensor[None].to(accelerator.device)).cpu() for name, tensor in mine.items()}
+    return [{name: stacked[rank] for name, stacked in pieces.items()} for rank in range(accelerator.num_processes)]

@@ -1,9 +1,11 @@
-"""Everything that decides what a training run does, in one dataclass; and the two recipes."""
+"""All options of a training run in one dataclass, the two recipes, and the command line made of them."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,79 +20,84 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run. The defaults are the paper's recipe (Sec. 4.2), and :func:`recipe` gives the other one.
+    """One training run. The defaults are the paper's recipe (Sec. 4.2); :func:`recipe` gives the other one.
 
     What the paper leaves open (margin, smoothing, last stride, step of the decay) follows ``docs/training.md``.
 
     Raises:
-        ValueError: If a value is out of its range, or two do not go together.
+        ValueError: If a value is out of its range, or two contradict each other.
     """
 
-    dataset: str = _option("mars", "walkers, mars, ilids-vid, prid2011, dukemtmc-videoreid, ls-vid, tree or manifest")
-    root: str | None = _option(None, "folder or manifest of the data set; for walkers, where to keep frames")
+    dataset: str = _option("mars", "data set: walkers, or a reader such as mars, ilids-vid, tree, manifest")
+    root: str | None = _option(None, "folder or manifest of the data set; for walkers, folder to keep frames in")
     data_args: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "further arguments of the reader, or of WalkerWorld, as JSON"}
     )
     split: int = _option(0, "which of the ten splits of iLIDS-VID and PRID2011, from 0")
 
-    model: str = _option("resnet3d50_nl", "a network of the zoo, or small_tp, small_rnn, small_ta, small_3d[_nl]")
-    weights: str = _option("none", "tag of the zoo's weights to start from, or none for scratch")
-    model_args: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "further arguments of the network, JSON"}
+    model: str = _option(
+        "resnet3d50_nl", "network of nl3d list, inflated:NAME for a network of timm, or small_{tp,rnn,ta,3d,3d_nl}"
     )
-    init_from: str | None = _option(None, "run to fine-tune: its best weights, all but the classifier")
+    weights: str = _option(
+        "none",
+        "weights to start from: none; a name of nl3d list; or, to fine-tune all but the classifier, bundled, a run, an "
+        "exported folder or file, or hf-hub:org/name, whose network and clips then become the defaults",
+    )
+    model_args: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "further arguments of the network, as JSON"}
+    )
     inflate_from: str | None = _option(None, "run of an image network (small_tp) whose best weights to inflate")
     last_stride: int = _option(2, "stride of the last stage; 1 keeps a finer map (3D networks)")
-    head: Literal["bottleneck", "bnneck"] = _option("bottleneck", "head of 3D networks: the paper's or BNNeck")
+    head: Literal["bottleneck", "bnneck"] = _option("bottleneck", "head of 3D networks: the paper's, or BNNeck")
     embedding_dim: int = _option(512, "width of the bottleneck")
     dropout: float = _option(0.5, "dropout before the classifier")
 
-    num_frames: int = _option(8, "frames of a clip")
-    frame_step: int = _option(8, "frames from one frame of a clip to the next")
+    num_frames: int = _option(8, "frames per clip")
+    frame_step: int = _option(8, "distance of two neighbouring frames of a clip, in frames")
     sampling: Literal["stride", "consecutive", "evenly", "restricted_random"] = _option("stride", "training clips")
-    height: int = _option(256, "pixels")
-    width: int = _option(128, "pixels")
+    height: int = _option(256, "height of a frame, in pixels")
+    width: int = _option(128, "width of a frame, in pixels")
     enlarge: float = _option(1.125, "factor by which a clip is enlarged before the random crop")
-    flip: float = _option(0.5, "probability of a mirrored clip")
-    erasing: float = _option(0.0, "probability of a random erasing, one for all frames of a clip")
-    skip_unreadable: bool = _option(False, "replace unreadable frames by their neighbours and count them, not stop")
-    num_workers: int = _option(4, "loader processes of each rank; 0 reads in the training process")
+    flip: float = _option(0.5, "probability of mirroring a clip")
+    erasing: float = _option(0.0, "probability of erasing a random rectangle, the same in all frames of a clip")
+    skip_unreadable: bool = _option(False, "replace unreadable frames by neighbours and count them, do not stop")
+    num_workers: int = _option(4, "loader processes per rank; 0 reads in the training process")
 
-    num_pids: int = _option(32, "P: identities of a batch, over all ranks")
-    num_tracklets: int = _option(4, "K: tracklets of each identity")
-    accumulate: int = _option(1, "micro-batches of a batch; each has P / accumulate identities")
+    num_pids: int = _option(32, "P: identities per batch, over all ranks")
+    num_tracklets: int = _option(4, "K: tracklets per identity")
+    accumulate: int = _option(1, "micro-batches per batch; each has P / accumulate identities")
     mining: Literal["batch", "micro"] = _option(
         "batch", "with accumulate: hardest pairs of the whole batch (one more forward pass), or of each micro-batch"
     )
 
     margin: float = _option(0.3, "margin of the triplet loss; negative for the soft margin")
     label_smoothing: float = _option(0.1, "share of the target spread over all identities")
-    triplet_on: Literal["features", "embedding"] = _option("features", "what the triplet loss compares")
+    triplet_on: Literal["features", "embedding"] = _option("features", "vectors that the triplet loss compares")
 
     epochs: int = _option(300, "passes over all identities")
-    optimizer: Literal["adam", "adamw", "sgd"] = _option("adam", "rule")
+    optimizer: Literal["adam", "adamw", "sgd"] = _option("adam", "optimiser")
     lr: float = _option(3e-4, "learning rate")
     weight_decay: float = _option(5e-4, "added to the gradient in adam and sgd, decoupled in adamw")
-    schedule: Literal["exponential", "cosine", "constant"] = _option("exponential", "course of the learning rate")
+    schedule: Literal["exponential", "cosine", "constant"] = _option("exponential", "schedule of the learning rate")
     decay_start: float = _option(0.5, "share of the epochs after which the exponential decay begins")
-    final_factor: float = _option(0.001, "what the learning rate is multiplied by at the end")
+    final_factor: float = _option(0.001, "factor of the learning rate at the end")
     warmup: float = _option(0.0, "share of the epochs in which the learning rate rises from a hundredth")
-    clip_grad: float = _option(0.0, "largest norm of the gradient; 0 for any")
-    ema: float = _option(0.0, "decay of the averaged weights that are evaluated; 0 for none")
+    clip_grad: float = _option(0.0, "largest norm of the gradient; 0 for no limit")
+    ema: float = _option(0.0, "decay of the averaged weights that are evaluated; 0 for no average")
 
     precision: Literal["no", "bf16", "fp16"] = _option("no", "mixed precision")
-    channels_last: bool = _option(False, "pixel after pixel in memory, as bf16 on CPUs and tensor cores like it")
+    channels_last: bool = _option(False, "channels-last memory layout, faster in bf16 on CPUs and on tensor cores")
     compile: bool = _option(False, "torch.compile")
     grad_checkpointing: bool = _option(False, "recompute activations in the backward pass to save memory")
     sync_bn: bool = _option(False, "batch norm over the batch of all ranks (GPU only)")
 
-    eval_every: int = _option(10, "epochs from one evaluation to the next; the last epoch is always evaluated")
-    eval_batch: int = _option(32, "clips that the network takes at once in evaluation")
+    eval_every: int = _option(10, "epochs between two evaluations; the last epoch is always evaluated")
+    eval_batch: int = _option(32, "clips per batch in evaluation")
     metric: Literal["euclidean", "cosine"] = _option("euclidean", "distance of embeddings")
     ap: Literal["auto", "interpolated", "trapezoid"] = _option("auto", "average precision; auto: the protocol's")
-    checkpoint_every: int = _option(0, "steps from one checkpoint to the next; 0 for one an epoch")
+    checkpoint_every: int = _option(0, "steps between two checkpoints; 0 for one per epoch")
     rank_timeout: float = _option(30.0, "seconds after which a process without a sign of life ends the run")
-    seed: int = _option(0, "of initial weights, draws of batches, clips and augmentations")
+    seed: int = _option(0, "seed of initial weights, batches, clips and augmentations")
 
     def __post_init__(self) -> None:
         for name in (
@@ -115,15 +122,15 @@ class TrainingConfig:
             raise ValueError(
                 f"accumulate must divide num_pids={self.num_pids} and leave two to mine in, got {self.accumulate}"
             )
-        if self.init_from and self.inflate_from:
-            raise ValueError("init_from and inflate_from must not both be given; a network starts from one of them")
+        if self.weights != "none" and self.inflate_from:
+            raise ValueError("weights and inflate_from must not both be given; a network starts from one of them")
         for item in dataclasses.fields(self):
             choices = choices_of(item)
             if choices and getattr(self, item.name) not in choices:
                 raise ValueError(f"{item.name} must be one of {', '.join(choices)}, got {getattr(self, item.name)!r}")
 
     def to_json(self) -> str:
-        """All options as JSON, in the order of the class."""
+        """Return all options as JSON, in the order of the class."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
@@ -131,9 +138,12 @@ class TrainingConfig:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError: If it holds an unknown option or is no JSON object.
+            ValueError: If the text is no JSON object, or holds an unknown option.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"config must be JSON, got {text[:40]!r}: {error}") from None
         known = {item.name for item in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) - known:
             names = sorted(set(values) - known) if isinstance(values, dict) else type(values).__name__
@@ -141,7 +151,7 @@ class TrainingConfig:
         return cls(**values)
 
 
-# Each part of what an expert would change today; leave any out with its own flag.
+# Today's practice; each part can be left out by its own option.
 _MODERN: dict[str, Any] = {
     "last_stride": 1,
     "head": "bnneck",
@@ -159,10 +169,10 @@ _MODERN: dict[str, Any] = {
 
 
 def recipe(name: str, **changes: Any) -> TrainingConfig:
-    """Give the configuration of a recipe, with changes.
+    """Return the configuration of a recipe, with changes.
 
-    ``"paper"`` is Sec. 4.2. ``"modern"`` has the last stride 1, BNNeck, random erasing, restricted random clips, AdamW
-    with warm-up and cosine, clipped gradients and averaged weights; every part has its own option.
+    ``"paper"`` is Sec. 4.2. ``"modern"`` has last stride 1, BNNeck, random erasing, restricted random clips, AdamW with
+    warm-up and cosine schedule, clipped gradients and averaged weights. Each part has its own option.
 
     Args:
         name: ``"paper"`` or ``"modern"``.
@@ -180,14 +190,14 @@ def recipe(name: str, **changes: Any) -> TrainingConfig:
 
 
 def recipe_values(name: str) -> dict[str, Any]:
-    """What a recipe sets differently from the class."""
+    """Return the options in which a recipe differs from the class."""
     if name not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
     return dict(_MODERN) if name == "modern" else {}
 
 
 def choices_of(item: dataclasses.Field[Any]) -> tuple[str, ...]:
-    """The values that a ``Literal`` option allows, nothing for others."""
+    """Return the values that a ``Literal`` option allows, nothing for other options."""
     return _choices().get(item.name, ())
 
 
@@ -212,3 +222,50 @@ def _check(name: str, value: float, *, low: float, high: float = float("inf")) -
     if isinstance(value, bool) or not low <= value <= high:
         rule = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
         raise ValueError(f"{name} must be {rule}, got {value!r}")
+
+
+def add_options(parser: argparse.ArgumentParser, *, leave_out: Sequence[str] = ()) -> None:
+    """Add ``--recipe`` and one flag per option of :class:`TrainingConfig`; ``--help`` shows the paper's defaults."""
+    parser.add_argument("--recipe", choices=RECIPES, default="paper", help="where all other defaults come from")
+    group = parser.add_argument_group(
+        "configuration", "defaults of the recipe 'paper'; 'modern' changes: " + _changes()
+    )
+    for item in dataclasses.fields(TrainingConfig):
+        if item.name in leave_out:
+            continue
+        default = item.default if item.default is not dataclasses.MISSING else {}
+        flag = "--" + item.name.replace("_", "-")
+        text = f"{item.metadata['help']} (default: {'off' if default is False else default})".replace("%", "%%")
+        options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text}
+        if isinstance(default, bool):
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        elif isinstance(default, dict):
+            group.add_argument(flag, type=_json_object, metavar="JSON", **options)
+        elif choices_of(item):
+            group.add_argument(flag, choices=choices_of(item), **options)
+        else:
+            kind = str if default is None else type(default)
+            group.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **options)
+
+
+def config_from(
+    arguments: argparse.Namespace, *, defaults: Mapping[str, Any] | None = None, **changes: Any
+) -> TrainingConfig:
+    """Return the configuration of parsed arguments: recipe, then ``defaults``, then given flags, then ``changes``."""
+    known = {item.name for item in dataclasses.fields(TrainingConfig)}
+    given = {name: value for name, value in vars(arguments).items() if name in known}
+    return TrainingConfig(**{**recipe_values(arguments.recipe), **(defaults or {}), **given, **changes})
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"must be JSON such as '{{\"size\": [64, 32]}}', got {text!r}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
+    return value
+
+
+def _changes() -> str:
+    return ", ".join(f"{name} {value}" for name, value in recipe_values("modern").items())

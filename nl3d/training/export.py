@@ -1,4 +1,4 @@
-"""A run's weights as a network that everything else of the package takes."""
+"""A run's weights as a network for everything else of the package."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import torch
 from torch import nn
 
 from nl3d.hub.fill import fill_model
-from nl3d.hub.pretrained import PretrainedMixin
-from nl3d.training.checkpoint import read_checkpoint, without_prefix
+from nl3d.hub.pretrained import WEIGHTS_FILE, PretrainedMixin
+from nl3d.training.checkpoint import LAST, read_checkpoint, without_prefix
 from nl3d.training.config import TrainingConfig
 from nl3d.training.networks import BEST, rebuild_network
-from nl3d.training.resume import LAST
 
 
 def load_run(run: str | Path, which: Literal["last", "best"] = "last", *, classifier: bool = False) -> nn.Module:
-    """Network of a run, in evaluation mode, with the clips it expects in ``pretrained_cfg``.
+    """Return the network of a run, in evaluation mode; ``pretrained_cfg`` describes its clips.
 
-    ``"last"`` takes the averaged weights where there are any, as the evaluation does. ``"best"`` was chosen by looking
-    at the test people.
+    ``"last"`` takes the averaged weights where there are any, as the evaluation does. ``"best"`` was chosen on the test
+    people.
 
     Args:
         run: Folder of the run.
@@ -29,7 +28,7 @@ def load_run(run: str | Path, which: Literal["last", "best"] = "last", *, classi
 
     Raises:
         FileNotFoundError: If the run has no such weights.
-        ValueError: If ``which`` is unknown, or the file is not whole.
+        ValueError: If ``which`` is unknown, or the file is damaged.
     """
     if which not in ("last", "best"):
         raise ValueError(f"which must be 'last' or 'best', got {which!r}")
@@ -48,24 +47,38 @@ def load_run(run: str | Path, which: Literal["last", "best"] = "last", *, classi
 
 
 def export_run(
-    run: str | Path, folder: str | Path, which: Literal["last", "best"] = "last", *, half: bool = False, **about: Any
-) -> None:
-    """Write a run's network in the manner of ``save_pretrained``, without the classifier of the training people.
+    run: str | Path,
+    folder: str | Path,
+    which: Literal["last", "best"] = "last",
+    *,
+    half: bool = False,
+    overwrite: bool = False,
+    **about: Any,
+) -> int:
+    """Write a run's network as ``save_pretrained`` does, without the classifier; return the size of the weights.
 
     Args:
         run: Folder of the run.
-        folder: Where to write ``model.safetensors``, ``config.json`` and ``README.md``.
+        folder: Folder to write ``model.safetensors``, ``config.json`` and ``README.md`` to.
         which: As for :func:`load_run`.
         half: Whether to write float16, in half of the bytes; it loads as float32.
-        about: What to note beside it, such as ``license`` and ``description``.
+        overwrite: Whether to replace weights that are in the folder.
+        about: Further entries of ``pretrained_cfg``, such as ``license`` and ``description``.
 
     Raises:
+        FileExistsError: If the folder holds weights and ``overwrite`` is off.
         FileNotFoundError: As for :func:`load_run`.
-        ValueError: If the network cannot be written so.
+        ValueError: If the network has no ``save_pretrained``.
     """
+    written = Path(folder) / WEIGHTS_FILE
+    if written.exists() and not overwrite:
+        raise FileExistsError(
+            f"output {str(written)!r} exists already; choose another folder, or pass --overwrite (overwrite=True)"
+        )
     model = load_run(run, which)
     if not isinstance(model, PretrainedMixin):
         raise ValueError(f"run must be of a network with save_pretrained, got {type(model).__name__}")
     config: Any = model.pretrained_cfg
     config.update(about)
     (model.half() if half else model).save_pretrained(folder)
+    return written.stat().st_size

@@ -1,4 +1,4 @@
-"""The loop: epochs of steps, an evaluation now and then, and a checkpoint from which it goes on to the same bits."""
+"""The loop: epochs of steps, an evaluation now and then, and a checkpoint from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nl3d.losses import ReIDLoss
 from nl3d.training.board import Board
 from nl3d.training.checkpoint import (
+    LAST,
+    check_same_run,
+    gather_rng,
     join_optimizer,
     read_checkpoint,
     restore_rng,
@@ -28,9 +31,7 @@ from nl3d.training.checkpoint import (
 from nl3d.training.config import TrainingConfig
 from nl3d.training.ema import averaged_model
 from nl3d.training.networks import BEST, describe_network
-from nl3d.training.optimizer import make_optimizer
-from nl3d.training.resume import LAST, check_same_run, gather_rng
-from nl3d.training.schedule import learning_rate
+from nl3d.training.optimizer import learning_rate, make_optimizer
 from nl3d.training.step import MicroBatch, NotFiniteError, backward
 
 if TYPE_CHECKING:
@@ -40,61 +41,64 @@ _log = logging.getLogger("nl3d.training")
 
 
 class Batches(Protocol):
-    """Where the batches of this rank come from; the same ones for the same epoch, whenever asked."""
+    """Source of this rank's batches; an epoch always has the same ones."""
 
     @property
     def steps_per_epoch(self) -> int: ...
 
     def epoch(self, epoch: int) -> Iterator[tuple[Sequence[MicroBatch], int]]:
-        """Micro-batches of each step, or of what is left of a loaded epoch, and how many frames were unreadable."""
+        """Yield the micro-batches of each step that is left of an epoch, and the number of unreadable frames."""
         ...
 
     def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
-        """What it takes to go on after some steps of an epoch."""
+        """Return the state after some steps of an epoch, as plain data."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         ...
 
 
 class Evaluate(Protocol):
-    """Scores of the network as it is, the same on all ranks; ``mAP`` picks the best."""
+    """Scores of a network, the same on all ranks; ``mAP`` decides which is the best."""
 
     def __call__(self, network: nn.Module) -> dict[str, Any]: ...
 
 
 @dataclass
 class Progress:
-    """How far a run is."""
+    """Position of a run, sums of the epoch's losses, and the history."""
 
     step: int = 0
     epoch: int = 0
     step_in_epoch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 4)  # of this epoch: three losses, unreadable frames
+    losses: dict[str, float] = field(default_factory=dict)
+    unreadable: int = 0
     best: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
-    """Trains a network in a folder, from the start or from where a killed run in that folder was.
+    """Trains a network in a folder, from the start or from the checkpoint of a killed run.
 
-    The folder gets ``last.safetensors`` (everything, to go on), ``best.safetensors`` (the weights of the best mAP),
-    ``history.json`` and TensorBoard's files. Killed at any moment and started again, the run ends with the weights, to
-    the bit, of one that was never stopped, on the same machine with as many processes.
+    The folder gets ``last.safetensors`` (everything needed to resume), ``best.safetensors`` (the weights of the best
+    mAP), ``history.json`` and TensorBoard's files. A run that was killed at any moment and started again ends with the
+    same bits as one that was never stopped, on the same machine with as many processes.
 
     Args:
-        config: What to do.
-        run: The folder.
-        network: What to train.
-        batches: Where batches come from.
-        evaluate: What scores the network.
-        accelerator: Where it runs.
+        config: Configuration.
+        run: Folder of the run.
+        network: Network to train; its output is a :class:`~nl3d.ReIDOutput`.
+        batches: Source of batches.
+        evaluate: Scores of the network.
+        accelerator: Group of processes.
+        criterion: Loss, as for :func:`~nl3d.training.step.loss_terms`; its parameters, if any, are trained too. The
+            default is the :class:`~nl3d.ReIDLoss` of the configuration.
         progress: Whether to show a progress bar.
         board: Whether to write for TensorBoard.
 
     Raises:
-        ValueError: If the folder holds a run of another configuration or number of processes.
+        ValueError: If the folder holds a run of another configuration or number of processes, or is damaged.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Trainer:
         evaluate: Evaluate,
         accelerator: Accelerator,
         *,
+        criterion: nn.Module | None = None,
         progress: bool = False,
         board: bool = True,
     ) -> None:
@@ -115,62 +120,63 @@ class Trainer:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.config, self.run, self.accelerator = config, run, accelerator
         self.batches, self.evaluate = batches, evaluate
+        self.criterion = (criterion or make_criterion(config)).to(accelerator.device)
         self.network = network.to(accelerator.device)
         if config.channels_last:
             _to_channels_last(self.network)
         self.average = averaged_model(self.network, config.ema) if config.ema else None
         if config.compile:
             self.network.compile()
-        self.model, self.optimizer = accelerator.prepare(self.network, make_optimizer(config, self.network))
-        self.criterion = ReIDLoss(
-            "soft" if config.margin < 0 else config.margin,
-            label_smoothing=config.label_smoothing,
-            triplet_on=config.triplet_on,
-            gather=True,
-        )
+        optimizer = make_optimizer(config, [*self.network.parameters(), *self.criterion.parameters()])
+        self.model, self.optimizer = accelerator.prepare(self.network, optimizer)
         self.progress = Progress()
         self.shows_progress = progress and accelerator.is_main_process
         self.board = Board(run, active=board and accelerator.is_main_process)
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end; gives the last evaluation."""
+        """Train to the end, and return the last evaluation."""
         self._resume()
         done = self.progress
         with self.board.open(done.step), self._bar() as bar:
             while done.epoch < self.config.epochs:
                 self._train_epoch(bar)
-                self._finish_epoch()
+                self._finish_epoch(bar)
         return done.history[-1]
 
     def _train_epoch(self, bar: Any) -> None:
         done, config = self.progress, self.config
         self.model.train()
+        self.criterion.train()
         for batches, unreadable in self.batches.epoch(done.epoch):
             rate = learning_rate(config, done.epoch + done.step_in_epoch / self.batches.steps_per_epoch)
             losses = self._step(batches, unreadable, rate)
             done.step += 1
             done.step_in_epoch += 1
-            done.sums = [total + value for total, value in zip(done.sums, losses, strict=True)]
-            bar.set_postfix_str(f"epoch {done.epoch + 1}, loss {losses[0]:.3f}", refresh=False)
+            done.unreadable += int(losses.pop("unreadable"))
+            done.losses = {name: done.losses.get(name, 0.0) + value for name, value in losses.items()}
+            bar.set_postfix_str(f"epoch {done.epoch + 1}, loss {losses['total']:.3f}", refresh=False)
             bar.update()
             self.board.losses(done.step, losses, rate)
             if config.checkpoint_every and done.step % config.checkpoint_every == 0:
                 self.save()
 
-    def _step(self, batches: Sequence[MicroBatch], unreadable: int, rate: float) -> list[float]:
-        """One step of the optimiser; gives total, identity and triplet loss and unreadable frames, over all ranks."""
+    def _step(self, batches: Sequence[MicroBatch], unreadable: int, rate: float) -> dict[str, float]:
+        """Make one step; return the loss, its terms and the number of unreadable frames, over all ranks."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
         try:
-            parts = backward(self.accelerator, self.model, self.criterion, batches, mining=self.config.mining)
+            terms = backward(self.accelerator, self.model, self.criterion, batches, mining=self.config.mining)
         except NotFiniteError as error:
             raise self._diverged(str(error)) from error
-        count = parts.new_tensor([float(unreadable * self.accelerator.num_processes)])
-        reduced: Any = self.accelerator.reduce(torch.cat([parts, count]), reduction="mean")
-        losses: list[float] = reduced.tolist()
-        if not torch.isfinite(reduced).all():
-            raise self._diverged(f"the loss is {losses[0]}")
+        count = torch.tensor(float(unreadable * self.accelerator.num_processes), device=self.accelerator.device)
+        reduced: Tensor = self.accelerator.reduce(torch.stack([*terms.values(), count]), reduction="mean")
+        losses = dict(zip((*terms, "unreadable"), reduced.tolist(), strict=True))
+        if not reduced.isfinite().all():
+            raise self._diverged(f"the loss is {losses['total']}")
+        for parameter in self.criterion.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
         if self.config.clip_grad:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
         self.optimizer.step()
@@ -178,22 +184,23 @@ class Trainer:
             self.average.update_parameters(self.network)
         return losses
 
-    def _finish_epoch(self) -> None:
-        """Evaluate if it is time, note the epoch, save."""
+    def _finish_epoch(self, bar: Any) -> None:
+        """Evaluate if it is time, add the epoch to the history, save."""
         done, config = self.progress, self.config
-        steps = max(done.step_in_epoch, 1)
-        names = ("loss", "identity_loss", "triplet_loss")
         entry: dict[str, Any] = {"epoch": done.epoch + 1, "step": done.step}
-        entry |= {name: total / steps for name, total in zip(names, done.sums[:3], strict=True)}
-        entry["unreadable_frames"] = int(done.sums[3])
+        for name, total in done.losses.items():
+            entry["loss" if name == "total" else f"{name}_loss"] = total / max(done.step_in_epoch, 1)
+        entry["unreadable_frames"] = done.unreadable
         last = done.epoch + 1 == config.epochs
         if last or (done.epoch + 1) % config.eval_every == 0:
             entry |= self._evaluate()
         done.history.append(entry)
-        done.epoch, done.step_in_epoch, done.sums = done.epoch + 1, 0, [0.0] * 4
+        done.epoch, done.step_in_epoch, done.losses, done.unreadable = done.epoch + 1, 0, {}, 0
         self.save()
         self._write_history()
-        if self.accelerator.is_main_process and not self.shows_progress:
+        if self.shows_progress and "mAP" in entry:
+            bar.write(_line(entry))
+        elif self.accelerator.is_main_process and not self.shows_progress:
             _log.info(_line(entry))
 
     def _write_history(self) -> None:
@@ -201,8 +208,8 @@ class Trainer:
             write_text(self.run / "history.json", json.dumps(self.progress.history, indent=1))
 
     def _evaluate(self) -> dict[str, Any]:
-        """Score the network, or its average; keep it if it is the best so far."""
-        network = self.average.module if self.average else self.network
+        """Score the network, or its average, and keep the weights if they are the best so far."""
+        network: nn.Module = self.average.module if self.average else self.network
         self._share_buffers(network)
         network.eval()
         scores = self.evaluate(network)
@@ -230,9 +237,11 @@ class Trainer:
         self._require_finite()
         moments, optimizer = split_optimizer(self.optimizer)
         tensors = with_prefix("model", self.network.state_dict()) | with_prefix("optimizer", moments)
+        tensors |= with_prefix("criterion", self.criterion.state_dict())
         state: dict[str, Any] = {
             "progress": dataclasses.asdict(self.progress),
             **self._described(),
+            "criterion": repr(self.criterion),
             "optimizer": optimizer,
             "batches": self.batches.state_dict(self.progress.epoch, self.progress.step_in_epoch),
             "num_processes": self.accelerator.num_processes,
@@ -252,13 +261,27 @@ class Trainer:
         return {"config": dataclasses.asdict(self.config), "network": describe_network(self.network)}
 
     def _resume(self) -> None:
-        """Go on from ``last.safetensors``, where there is one."""
+        """Continue from ``last.safetensors``, where there is one."""
         path = self.run / LAST
         if not path.is_file():
             return
         tensors, state = read_checkpoint(path)
-        check_same_run(self.run, state, self.config, self.accelerator.num_processes)
+        check_same_run(self.run, state, self.config, self.accelerator.num_processes, repr(self.criterion))
+        try:
+            self._restore(tensors, state)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            fault = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"checkpoint must be whole and of this version of nl3d, got {str(path)!r} "
+                f"({type(error).__name__}: {fault}); remove the folder to train from the start"
+            ) from error
+        self._write_history()  # a run may be killed between the checkpoint and its history
+        if self.accelerator.is_main_process:
+            _log.info("resumed %s at step %d, epoch %d", path, self.progress.step, self.progress.epoch)
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         self.network.load_state_dict(without_prefix("model", tensors))
+        self.criterion.load_state_dict(without_prefix("criterion", tensors))
         join_optimizer(self.optimizer, without_prefix("optimizer", tensors), state["optimizer"])
         if self.average:
             self.average.module.load_state_dict(without_prefix("average", tensors))
@@ -267,10 +290,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.batches.load_state_dict(state["batches"])
         self.progress = Progress(**state["progress"])
-        self._write_history()  # it may have been killed between the checkpoint and this
         restore_rng(without_prefix(f"rng.{self.accelerator.process_index}", tensors), self.accelerator.device)
-        if self.accelerator.is_main_process:
-            _log.info("resumed %s at step %d, epoch %d", path, self.progress.step, self.progress.epoch)
 
     def _require_finite(self) -> None:
         floating = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
@@ -283,8 +303,8 @@ class Trainer:
         kept = f"the last good checkpoint is {path}" if path.is_file() else "no checkpoint was written yet"
         rate = self.optimizer.param_groups[0]["lr"]
         return NotFiniteError(
-            f"training must keep finite numbers, but {what} in epoch {done.epoch + 1} at step {done.step + 1} "
-            f"(learning rate {rate:.1e}); {kept}; lower --lr or set --clip-grad"
+            f"training must keep finite numbers, but in epoch {done.epoch + 1} at step {done.step + 1} "
+            f"(learning rate {rate:.1e}) {what}; {kept}; lower --lr or set --clip-grad"
         )
 
     def _bar(self) -> Any:
@@ -295,8 +315,18 @@ class Trainer:
         return tqdm(total=total, initial=self.progress.step, unit=" steps", disable=off, name="nl3d.training")
 
 
+def make_criterion(config: TrainingConfig) -> ReIDLoss:
+    """Return the loss of a configuration, with triplets mined across ranks."""
+    return ReIDLoss(
+        "soft" if config.margin < 0 else config.margin,
+        label_smoothing=config.label_smoothing,
+        triplet_on=config.triplet_on,
+        gather=True,
+    )
+
+
 def _to_channels_last(network: nn.Module) -> None:
-    """Lay out the kernels of 3D convolutions, which decide for what they are given."""
+    """Lay out the kernels of 3D convolutions; their inputs follow the kernels."""
     for parameter in network.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)

@@ -1,12 +1,13 @@
-"""The network of a run: which one, what it starts from, and how its clips are prepared."""
+"""The network of a run: its architecture, the weights it starts from, and its clips."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import timm
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -17,39 +18,41 @@ from nl3d.models.resnet3d import ResNet3d
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import TrainingConfig, read_config
 from nl3d.weights import factories
+from nl3d.weights.inflated import reid_model
+from nl3d.weights.open import open_weights
 from nl3d.weights.records import FACTORIES
 
 SMALL = ("small_tp", "small_rnn", "small_ta", "small_3d", "small_3d_nl")
 SMALL_WIDTH = 32
+INFLATED = "inflated:"
 BEST = "best.safetensors"
+BUNDLED_MODEL = "resnet3d18_nl"
+ARCHITECTURE = ("last_stride", "head", "embedding_dim", "dropout")
 
 
 def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
-    """Build the network that a configuration names, with the weights it starts from.
+    """Build the network of a configuration, filled with the weights it starts from.
 
-    The small networks are ResNet-18 of half the width: ``small_3d`` and ``small_3d_nl`` the zoo's 3D ones, and
-    ``small_tp``, ``small_rnn`` and ``small_ta`` the same trunk without a kernel in time, on every frame, and the mean,
-    an LSTM or attention over the frames. So the rows of a small table differ in nothing but what they are named after.
+    The small networks are ResNet-18 of half the width: ``small_3d`` and ``small_3d_nl`` as :func:`nl3d.resnet3d18` and
+    :func:`nl3d.resnet3d18_nl`; ``small_tp``, ``small_rnn`` and ``small_ta`` the same trunk without a kernel in time,
+    on every frame, then the mean, an LSTM or attention over the frames. So the rows of a small table differ in nothing
+    but what they are named after. ``inflated:NAME`` is :func:`nl3d.reid_model` of timm's network ``NAME``.
 
     Raises:
-        ValueError: If the network is unknown, or an option does not fit it.
+        ValueError: If the network is unknown, or an option or the weights do not fit it.
         FileNotFoundError: If the run to start from does not exist.
     """
-    if config.model in SMALL:
-        model = _small(config, num_classes)
-    elif config.model in FACTORIES:
-        options: dict[str, Any] = {"embedding_dim": config.embedding_dim, "dropout": config.dropout}
-        if config.model.startswith("resnet3d"):
-            options |= _options_3d(config)
-        elif config.last_stride != 2 or config.head != "bottleneck":
-            raise ValueError(f"last_stride must be 2 and head 'bottleneck' for {config.model}, whose trunk is timm's")
-        weights = None if config.weights == "none" else config.weights
-        options |= config.model_args
-        model = getattr(factories, config.model)(weights, num_classes=num_classes, **options)
-    else:
-        raise ValueError(f"model must be one of {', '.join((*SMALL, *FACTORIES))}, got {config.model!r}")
-    if config.init_from:
-        _start_from(model, Path(config.init_from))
+    run = Path(config.weights)
+    starts_from_run = (run / BEST).is_file()
+    weights = None if config.weights == "none" or starts_from_run else config.weights
+    try:
+        model = _new_network(config, weights, num_classes)
+    except TypeError as error:
+        if not config.model_args:
+            raise
+        raise ValueError(f"model_args must be arguments of {config.model}, got {config.model_args} ({error})") from None
+    if starts_from_run:
+        _start_from(model, run)
     if config.inflate_from:
         _inflate_from(model, Path(config.inflate_from))
     if config.grad_checkpointing:
@@ -62,13 +65,46 @@ def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
     return model
 
 
+def starting_options(weights: str) -> dict[str, Any]:
+    """Return the options that weights bring along: their network and its clips; none for weights without a config.
+
+    Args:
+        weights: As :attr:`TrainingConfig.weights`.
+
+    Raises:
+        ValueError: If the files are damaged.
+        FileNotFoundError: If a path or repository does not exist.
+
+    Example:
+        >>> found = starting_options("bundled")
+        >>> found["model"], found["num_frames"], (found["height"], found["width"])
+        ('resnet3d18_nl', 4, (96, 48))
+    """
+    run = Path(weights)
+    if (run / BEST).is_file():
+        config = dataclasses.asdict(read_config(run / "config.json"))
+        names = ("model", "model_args", *ARCHITECTURE, "num_frames", "frame_step", "height", "width")
+        return {name: config[name] for name in names}
+    if weights == "none" or not (weights == "bundled" or weights.startswith("hf-hub:") or run.exists()):
+        return {}
+    opened = open_weights(BUNDLED_MODEL, weights)
+    saved = getattr(opened, "config", {})
+    if "architecture" not in saved:
+        return {}
+    options: dict[str, Any] = {name: saved[name] for name in ARCHITECTURE if name in saved}
+    clips = {name: opened.cfg[name] for name in ("num_frames", "frame_step") if name in opened.cfg}
+    if "input_size" in opened.cfg:
+        clips |= dict(zip(("height", "width"), opened.cfg["input_size"][1:], strict=True))
+    return {"model": saved["architecture"], **options, **clips}
+
+
 def describe_network(network: nn.Module) -> dict[str, Any]:
-    """What a run notes of its network: how its clips are prepared and, where it is plain data, how it is built."""
+    """Return what a checkpoint stores of its network: its clips and, where it is plain data, how it is built."""
     config: Any = network.pretrained_cfg
     clips = {name: config[name] for name in ("mean", "std", "num_frames", "frame_step", "input_size")}
     try:
         found: Any = network.hub_config()  # type: ignore[operator]
-    except (AttributeError, ValueError):  # an adapter within, which the configuration of the run rebuilds
+    except (AttributeError, ValueError):  # no plain data; the configuration of the run rebuilds the network
         return {"clips": clips}
     known = inspect.signature(type(network).__init__).parameters
     options = {name: value for name, value in found.items() if name in known}
@@ -76,31 +112,44 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 
 
 def rebuild_network(described: dict[str, Any], config: TrainingConfig, num_classes: int) -> nn.Module:
-    """Build what :func:`describe_network` described, with the weights that any network starts with."""
+    """Build the network that :func:`describe_network` described, with random weights."""
     kinds: dict[str, Any] = {"ResNet3d": ResNet3d, "FramewiseNet": FramewiseNet}
     if "kind" in described:
         model = kinds[described["kind"]](**{**described["options"], "num_classes": num_classes})
     else:
-        plain = replace(config, weights="none", init_from=None, inflate_from=None, grad_checkpointing=False)
-        model = build_network(plain, num_classes)
+        model = _new_network(config, None, num_classes)
     model.pretrained_cfg |= described["clips"]
     return model
 
 
+def _new_network(config: TrainingConfig, weights: str | None, num_classes: int) -> Any:
+    """Build a network before it is filled from a run."""
+    name, args = config.model, config.model_args
+    if name in SMALL:
+        return _small(config, weights, num_classes)
+    if name in FACTORIES and name.startswith("resnet3d"):
+        return getattr(factories, name)(weights, num_classes=num_classes, **{**_options_3d(config), **args})
+    if name not in FACTORIES and not name.startswith(INFLATED):
+        choices = ", ".join((*SMALL, *FACTORIES, f"{INFLATED}NAME"))
+        raise ValueError(f"model must be one of {choices}, got {name!r}")
+    if config.last_stride != 2 or config.head != "bottleneck":
+        raise ValueError(f"last_stride must be 2 and head 'bottleneck' for {name}, whose trunk is timm's")
+    options = {"embedding_dim": config.embedding_dim, "dropout": config.dropout, **args}
+    if name in FACTORIES:
+        return getattr(factories, name)(weights, num_classes=num_classes, **options)
+    image = name.removeprefix(INFLATED)
+    if not timm.is_model(image):
+        raise ValueError(f"model must name a network of timm after {INFLATED!r}, got {image!r}; see timm.list_models()")
+    return reid_model(image, weights, num_classes=num_classes, **options)
+
+
 def _options_3d(config: TrainingConfig) -> dict[str, Any]:
-    return {
-        "last_stride": config.last_stride,
-        "head": config.head,
-        "embedding_dim": config.embedding_dim,
-        "dropout": config.dropout,
-    }
+    return {name: getattr(config, name) for name in ARCHITECTURE}
 
 
-def _small(config: TrainingConfig, num_classes: int) -> Any:
-    if config.weights != "none":
-        raise ValueError(
-            f"weights must be 'none' for {config.model}, of which none are published, got {config.weights!r}"
-        )
+def _small(config: TrainingConfig, weights: str | None, num_classes: int) -> Any:
+    if weights is not None:
+        raise ValueError(f"weights must be 'none' or a run for {config.model}, none are published, got {weights!r}")
     width = {"base_width": SMALL_WIDTH}
     if config.model in ("small_3d", "small_3d_nl"):
         factory = factories.resnet3d18_nl if config.model == "small_3d_nl" else factories.resnet3d18
@@ -140,12 +189,12 @@ class FrameTrunk(nn.Module):
         self.num_features = network.num_features
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Feature maps of images."""
+        """Return the feature maps of images."""
         maps = self.network.forward_features(rearrange(images, "b c h w -> b c 1 h w"))
         return rearrange(maps, "b c 1 h w -> b c h w")
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """As that of the network within."""
+        """Recompute activations in the backward pass, as the network within does."""
         self.network.set_grad_checkpointing(enable)
 
 
@@ -157,7 +206,7 @@ def _start_from(model: nn.Module, run: Path) -> None:
 
 
 def _inflate_from(model: nn.Module, run: Path) -> None:
-    """Fill a 3D network with a run's image network, spread over time (Sec. 3.1); non-local blocks stay new."""
+    """Fill a 3D network with a run's image network, inflated (Sec. 3.1); non-local blocks stay new."""
     source = read_config(run / "config.json").model
     if source != "small_tp" or not isinstance(model, ResNet3d):
         raise ValueError(f"inflate_from must be a run of small_tp, for a 3D network, got one of {source}")

@@ -1,4 +1,4 @@
-"""A whole run: data, network, loop, result, in one folder."""
+"""A whole run in one folder: data, network, loop, result."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nl3d.training.batches import TrainBatches
-from nl3d.training.checkpoint import locked_folder, seed_generators, write_text
+from nl3d.training.checkpoint import changed_options, locked_folder, seed_generators, write_text
 from nl3d.training.config import TrainingConfig
 from nl3d.training.data import read_dataset
 from nl3d.training.evaluation import Evaluation
 from nl3d.training.loop import Trainer
 from nl3d.training.networks import build_network
 from nl3d.training.ranks import make_accelerator, watched_ranks
-from nl3d.training.resume import changed_options
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import nn
 
 RESULT = "result.json"
 
@@ -28,26 +28,30 @@ def run_training(
     run: str | Path,
     *,
     accelerator: Accelerator | None = None,
+    criterion: nn.Module | None = None,
     progress: bool = False,
     board: bool = True,
 ) -> dict[str, Any]:
-    """Train and evaluate as a configuration says, or go on where a killed run of the same configuration was.
+    """Train and evaluate as a configuration says; a run that was killed resumes.
 
-    The folder gets ``config.json`` before the first step and ``result.json`` after the last; with the latter, nothing
-    is left to do and it is returned. The result is that of the last epoch. ``best.safetensors`` and the history tell of
-    the best epoch, which was chosen by looking at the test people: do not publish it as a result.
+    The folder gets ``config.json`` before the first step and ``result.json`` after the last. With the latter, nothing
+    is left to do and the result is returned. The result is that of the last epoch. ``best.safetensors`` and the history
+    describe the best epoch too, which was chosen on the test people: do not publish it as a result.
 
     Args:
-        config: What to do.
+        config: Configuration.
         run: Folder of the run.
-        accelerator: Where to run; made by the configuration if left out.
+        accelerator: Group of processes; made by the configuration if left out.
+        criterion: Loss in place of the configuration's, as for :class:`~nl3d.training.loop.Trainer`.
         progress: Whether to show a progress bar.
         board: Whether to write for TensorBoard.
 
     Raises:
-        ValueError: If the configuration, the data or the run in that folder do not fit.
+        ValueError: If the configuration, the data or the run in that folder contradict each other, a file of the run is
+            damaged, or another process trains in the folder.
         FileNotFoundError: If a file of the data set or a run to start from is missing.
         NotFiniteError: If training diverges.
+        OSError: If the disk is full.
     """
     run = Path(run)
     accelerator = accelerator or make_accelerator(config)
@@ -55,20 +59,18 @@ def run_training(
     with lock, watched_ranks(accelerator, config.rank_timeout):
         if (run / RESULT).is_file():
             return _finished(run / RESULT, config)
-        return _train(config, run, accelerator, progress=progress, board=board)
+        return _train(config, run, accelerator, criterion=criterion, progress=progress, board=board)
 
 
-def _train(
-    config: TrainingConfig, run: Path, accelerator: Accelerator, *, progress: bool, board: bool
-) -> dict[str, Any]:
-    with accelerator.main_process_first():  # which may draw splits or render walkers, for all
+def _train(config: TrainingConfig, run: Path, accelerator: Accelerator, **options: Any) -> dict[str, Any]:
+    with accelerator.main_process_first():  # the main process may draw splits or render walkers, for all
         dataset = read_dataset(config)
     seed_generators(config.seed)
     network = build_network(config, dataset.num_train_pids)
     seed_generators(config.seed * 10_007 + accelerator.process_index)  # another dropout on each rank
     batches = TrainBatches(dataset, config, accelerator, network)
     evaluation = Evaluation(dataset, config, accelerator)
-    trainer = Trainer(config, run, network, batches, evaluation, accelerator, progress=progress, board=board)
+    trainer = Trainer(config, run, network, batches, evaluation, accelerator, **options)
     if accelerator.is_main_process:
         write_text(run / "config.json", config.to_json())
     last = trainer.fit()
@@ -83,10 +85,12 @@ def _train(
 
 
 def _finished(path: Path, config: TrainingConfig) -> dict[str, Any]:
-    """Result of a run that is over, if it was this one."""
-    found = json.loads(path.read_text())
-    names = changed_options(config, found["config"])
+    """Return the result of a finished run, if it has this configuration."""
+    try:
+        found = json.loads(path.read_text())
+        names, result = changed_options(config, found["config"]), dict(found["result"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(path)!r} must be a run's result, but is damaged ({error}); remove it") from None
     if names:
         raise ValueError(f"run {str(path.parent)!r} is over, with other {', '.join(names)}; choose another output")
-    result: dict[str, Any] = found["result"]
     return result

@@ -51,7 +51,7 @@ def test_refuses_what_is_no_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint must name an existing file"):
         read_checkpoint(tmp_path / "none")
     (tmp_path / "half").write_bytes(b"\x40\0\0\0\0\0\0\0{")
-    with pytest.raises(ValueError, match=r"must be a whole safetensors file, got .*half"):
+    with pytest.raises(ValueError, match=r"must be whole, got .*half.*; remove it to train from the start"):
         read_checkpoint(tmp_path / "half")
     from safetensors.torch import save_file
 

@@ -3,8 +3,7 @@ import dataclasses
 
 import pytest
 
-from nl3d.training.config import TrainingConfig, read_config, recipe
-from nl3d.training.options import add_options, config_from
+from nl3d.training.config import TrainingConfig, add_options, config_from, read_config, recipe
 
 
 def parse(*arguments):
@@ -39,10 +38,10 @@ def test_modern_recipe_and_each_part_of_it_switched_off():
 def test_command_line_reads_every_kind_of_option():
     config = parse(
         "--dataset", "ilids-vid", "--root", "here", "--data-args", '{"seed": 3}', "--lr", "1e-3", "--epochs", "7",
-        "--compile", "--precision", "bf16", "--split", "9", "--init-from", "runs/mars",
+        "--compile", "--precision", "bf16", "--split", "9", "--weights", "runs/mars",
     )  # fmt: skip
     assert (config.root, config.data_args, config.lr, config.epochs) == ("here", {"seed": 3}, 1e-3, 7)
-    assert (config.compile, config.precision, config.split, config.init_from) == (True, "bf16", 9, "runs/mars")
+    assert (config.compile, config.precision, config.split, config.weights) == (True, "bf16", 9, "runs/mars")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_json_there_and_back(tmp_path):
         ({"accumulate": 5}, "accumulate must divide num_pids=32"),
         ({"accumulate": 32, "mining": "micro"}, "leave two to mine in, got 32"),
         ({"optimizer": "lion"}, "optimizer must be one of adam, adamw, sgd, got 'lion'"),
-        ({"init_from": "a", "inflate_from": "b"}, "must not both be given"),
+        ({"weights": "a", "inflate_from": "b"}, "must not both be given"),
     ],
 )
 def test_refuses(changes, message):

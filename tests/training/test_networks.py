@@ -51,15 +51,15 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
     config = toy_config()
     source = randomise(build_network(config, 5))
     save(source, config, tmp_path)
-    tuned = build_network(toy_config(init_from=str(tmp_path)), 7)
+    tuned = build_network(toy_config(weights=str(tmp_path)), 7)
     expected = source.state_dict()
     for name, tensor in tuned.state_dict().items():
         if name.startswith("head.classifier."):
             assert tensor.shape[0] == 7
         else:
             assert torch.equal(tensor, expected[name]), name
-    with pytest.raises(FileNotFoundError, match=r"best\.safetensors"):
-        build_network(toy_config(init_from=str(tmp_path / "none")), 7)
+    with pytest.raises(ValueError, match=r"weights must be 'none' or a run for small_3d_nl, none are published, got"):
+        build_network(toy_config(weights=str(tmp_path / "none")), 7)
 
 
 def test_inflating_an_image_network_keeps_its_answer_to_a_still(tmp_path):
@@ -87,7 +87,7 @@ def test_inflating_refuses_other_pairs(tmp_path):
     ("changes", "message"),
     [
         ({"model": "resnet99"}, "model must be one of small_tp, .*resnet3d50_nl.*, got 'resnet99'"),
-        ({"weights": "imagenet"}, "weights must be 'none' for small_3d_nl"),
+        ({"weights": "imagenet"}, "weights must be 'none' or a run for small_3d_nl"),
         ({"model": "small_rnn", "head": "bnneck"}, "head must be 'bottleneck' for small_rnn, got 'bnneck'"),
         ({"model": "resnet50_tp", "last_stride": 1}, "last_stride must be 2 and head 'bottleneck' for resnet50_tp"),
     ],

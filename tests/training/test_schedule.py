@@ -1,7 +1,7 @@
 import pytest
 
 from nl3d.training.config import TrainingConfig, recipe
-from nl3d.training.schedule import learning_rate
+from nl3d.training.optimizer import learning_rate
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 149.9, 150])

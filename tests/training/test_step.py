@@ -45,7 +45,7 @@ def gradients(network, batches, mining):
 @pytest.mark.parametrize("sizes", [(4, 4), (2, 2, 2, 2), (2, 4, 2), (3, 5)], ids=str)
 def test_mining_in_the_batch_gives_the_undivided_batch_s_gradient(network, batch, sizes):
     losses, expected = gradients(network, [batch], "batch")
-    assert losses[2] > 0
+    assert losses["triplet"] > 0
     other, found = gradients(network, parts(batch, sizes), "batch")
     torch.testing.assert_close(other, losses, rtol=1e-6, atol=0)
     for one, two in zip(found, expected, strict=True):
@@ -56,10 +56,13 @@ def test_mining_in_micro_batches_gives_the_mean_of_theirs(network, batch):
     halves = parts(batch, (4, 4))
     losses, found = gradients(network, halves, "micro")
     alone = [gradients(network, [half], "micro") for half in halves]
-    torch.testing.assert_close(losses, (alone[0][0] + alone[1][0]) / 2)
+    for name, value in losses.items():
+        torch.testing.assert_close(value, (alone[0][0][name] + alone[1][0][name]) / 2)
     for gradient, one, two in zip(found, alone[0][1], alone[1][1], strict=True):
         torch.testing.assert_close(gradient, (one + two) / 2, rtol=1e-9, atol=1e-12)
-    assert losses[2] < gradients(network, halves, "batch")[0][2]  # the hardest negative was in the other half
+    assert (
+        losses["triplet"] < gradients(network, halves, "batch")[0]["triplet"]
+    )  # the hardest negative was in the other half
 
 
 def test_both_passes_draw_the_same_dropout_and_count_statistics_once(batch):
@@ -80,6 +83,14 @@ def test_both_passes_draw_the_same_dropout_and_count_statistics_once(batch):
     with torch.no_grad():
         model(halves[0][0]), model(halves[1][0])
     assert torch.equal(after, torch.rand(1))  # and the next step does not draw them again
+
+
+@pytest.mark.parametrize("mining", ["batch", "micro"])
+def test_output_too_large_to_square_is_an_error_and_no_nan(network, batch, mining):
+    with torch.no_grad():
+        network.layer4[1].bn2.weight.fill_(1e200)
+    with pytest.raises(NotFiniteError, match="embeddings must have finite squares, got values up to"):
+        gradients(network, parts(batch, (4, 4)), mining)
 
 
 @pytest.mark.parametrize("mining", ["batch", "micro"])

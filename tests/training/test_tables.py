@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import sys
 from pathlib import Path
 
@@ -26,14 +27,18 @@ TOY = [
 
 
 def run_example(monkeypatch, name, *arguments):
-    """Run an example's ``main`` in this process, as its command line would."""
+    """Run an example in this process, as its command line would."""
     monkeypatch.setattr(sys, "argv", [f"examples/{name}.py", *map(str, arguments)])
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    if not name.startswith("table"):
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return ended.value.code
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main(module.__doc__, module.ROWS, module.changes) if name.startswith("table") else module.main()
+    return module.main(module.__doc__, module.ROWS, module.changes)
 
 
 def test_train_runs_refuses_and_does_not_repeat(monkeypatch, tmp_path, capsys):
@@ -44,10 +49,10 @@ def test_train_runs_refuses_and_does_not_repeat(monkeypatch, tmp_path, capsys):
     assert "8 of 8 queries" in first
     assert run_example(monkeypatch, "train", *arguments) == 0
     assert capsys.readouterr().out == first
-    assert run_example(monkeypatch, "train", *arguments, "--lr", "-1") == 1
-    assert capsys.readouterr().err == "error: lr must be above 0, got -1.0\n"
-    assert run_example(monkeypatch, "train", *arguments, "--all-splits") == 1
-    assert "all_splits needs a data set with splits, ilids-vid or prid2011" in capsys.readouterr().err
+    assert run_example(monkeypatch, "train", *arguments, "--lr", "-1") == 2
+    assert capsys.readouterr().err == "nl3d: lr must be above 0, got -1.0\n"
+    assert run_example(monkeypatch, "train", *arguments, "--all-splits") == 2
+    assert "--all-splits needs a data set with splits, ilids-vid or prid2011" in capsys.readouterr().err
 
 
 def test_fine_tuning_from_mars_on_all_splits_of_ilids(monkeypatch, tmp_path, capsys):
@@ -59,7 +64,7 @@ def test_fine_tuning_from_mars_on_all_splits_of_ilids(monkeypatch, tmp_path, cap
     mars = ["--dataset", "mars", "--root", tmp_path / "mars", "--num-pids", "2", "--output", tmp_path / "run"]
     assert run_example(monkeypatch, "train", *shared, *mars) == 0
     assert "MARS: rank-1" in capsys.readouterr().out
-    ilids = ["--dataset", "ilids-vid", "--root", tmp_path / "ilids", "--init-from", tmp_path / "run", "--all-splits"]
+    ilids = ["--dataset", "ilids-vid", "--root", tmp_path / "ilids", "--weights", tmp_path / "run", "--all-splits"]
     assert run_example(monkeypatch, "train", *shared, *ilids, "--output", tmp_path / "ilids-run") == 0
     assert "2 splits: rank-1 " in capsys.readouterr().out
     results = [json.loads((tmp_path / "ilids-run" / f"split-{n}" / "result.json").read_text()) for n in (0, 1)]
@@ -95,8 +100,8 @@ def test_table3_makes_what_it_starts_from(monkeypatch, tmp_path, capsys):
         for row in ("scratch", "reid", "kinetics")
     }
     assert configs["reid"]["inflate_from"].endswith("start-reid")
-    assert configs["kinetics"]["init_from"].endswith("start-kinetics")
-    assert configs["scratch"]["init_from"] is configs["scratch"]["inflate_from"] is None
+    assert configs["kinetics"]["weights"].endswith("start-kinetics")
+    assert (configs["scratch"]["weights"], configs["scratch"]["inflate_from"]) == ("none", None)
     start = json.loads((tmp_path / "start-reid" / "config.json").read_text())
     assert (start["model"], start["num_frames"], start["data_args"]["seed"]) == ("small_tp", 1, 1000)
     assert (start["height"], start["num_pids"], configs["reid"]["height"]) == (32, 4, 32)
@@ -117,7 +122,9 @@ def test_export_gives_a_network_for_everything_else(monkeypatch, tmp_path, capsy
     cfg = model.pretrained_cfg
     assert (cfg["num_frames"], cfg["frame_step"], tuple(cfg["input_size"])) == (2, 4, (3, 32, 16))
     assert (cfg["license"], cfg["description"], model.num_classes) == ("Apache-2.0", "toys", 0)
-    assert run_example(monkeypatch, "export", tmp_path / "none", tmp_path / "out") == 1
+    assert run_example(monkeypatch, "export", tmp_path / "none", tmp_path / "out") == 2
+    assert "choose another folder, or pass --overwrite" in capsys.readouterr().err
+    assert run_example(monkeypatch, "export", tmp_path / "none", tmp_path / "new") == 2
     assert "existing file" in capsys.readouterr().err
 
 
