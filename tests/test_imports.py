@@ -14,6 +14,7 @@ ROOT = Path(nl3d.__file__).parent
 # what each package may import of the others; a row is above all that it names
 MAY_IMPORT = {
     "files": set(),
+    "unpickle": set(),
     "layers": set(),
     "losses": set(),
     "metrics": set(),
@@ -21,11 +22,11 @@ MAY_IMPORT = {
     "data": {"files"},
     "walkers": {"files", "data"},
     "inflate": {"layers"},
-    "hub": {"files", "layers"},
+    "hub": {"files", "unpickle", "layers"},
     "models": {"layers", "inflate", "hub", "data"},
-    "convert": {"layers", "inflate", "hub", "models"},
+    "convert": {"unpickle", "layers", "inflate", "hub", "models"},
     "weights": {"layers", "inflate", "hub", "models", "convert"},
-    "embedding": {"files", "layers", "models", "data"},
+    "embedding": {"files", "unpickle", "layers", "models", "data"},
     "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
                  "inflate", "embedding"},

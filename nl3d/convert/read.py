@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import struct
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,15 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from nl3d.convert.plain_pickle import numpy_vocabulary, plain, read_plain_pickle
+from nl3d.unpickle import is_pickled, load_pickled, recognise
 
 _SLOTS = ("state_dict", "model_state", "model_state_dict", "model", "net", "network", "weights", "blobs", "params")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number with which torch.save began before zip files
-_BROKEN = (  # what the readers raise over files that are cut off or hold something else
-    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError,
-    OverflowError, MemoryError, struct.error, UnicodeError, RecursionError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,54 +78,36 @@ def read_checkpoint(source: str | Path | Mapping[str, Any]) -> ForeignCheckpoint
         raise FileNotFoundError(
             f"path_or_state_dict must be a file of weights, got {str(source)!r}, which does not exist"
         )
+    if kind := recognise(path):
+        raise ValueError(f"{path.name} must be a file of weights, but is {kind}")
     extras: dict[str, Any] = {}
     try:
-        content = _read(path, extras)
-    except (*_BROKEN, SafetensorError) as error:
+        content = load_pickled(path) if is_pickled(path) else _read_safetensors(path, extras)
+    except (ValueError, SafetensorError) as error:
         raise ValueError(_refusal(path, error)) from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path.name} must hold a state dict, but holds a {type(content).__name__}")
     return _unwrap(content, extras, path.name)
 
 
-def _read(path: Path, extras: dict[str, Any]) -> Any:
-    with path.open("rb") as file:
-        head = file.read(512)
-    if len(head) > 8 and head[8:9] == b"{":
-        return _read_safetensors(path, extras)
-    if head[:4] == b"PK\x03\x04" or head[2:14] == _LEGACY_MAGIC:
-        with _numpy_allowed():
-            return plain(torch.load(path, map_location="cpu", weights_only=True))
-    if head[257:262] == b"ustar":
-        raise ValueError("a tar file, as torch.save wrote them before version 0.2")
-    if head[:1] in (b"\x80", b"(", b"}"):
-        return read_plain_pickle(path)
-    raise ValueError("no safetensors, torch.save or pickle file")
-
-
-def _numpy_allowed() -> AbstractContextManager[None]:
-    """Let torch.load meet numbers of numpy, which training scripts leave beside the weights; older ones refuse them."""
-    if torch.torch_version.TorchVersion(torch.__version__) < "2.7":
-        return nullcontext()
-    names: list[Any] = [(value, name) for name, value in numpy_vocabulary().items() if name.startswith("numpy.")]
-    return torch.serialization.safe_globals(names)
-
-
 def _read_safetensors(path: Path, extras: dict[str, Any]) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        if file.read(9)[8:] != b"{":
+            raise ValueError("no safetensors, torch.save or pickle file")
     with safe_open(str(path), framework="pt") as file:
         extras.update(file.metadata() or {})
-        # Copies, because a mapped tensor breaks when somebody writes the file anew.
+        # Copies: a mapped tensor breaks when another process rewrites the file.
         return {key: file.get_tensor(key).clone() for key in file.keys()}
 
 
 def _refusal(path: Path, error: BaseException) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named is None:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         return f"{path.name} must be a whole file of weights, but could not be read: {reason}"
     return (
-        f"{path.name} must hold nothing but tensors and numbers, but names {named[1]}, which is not run here; if the "
-        "file is a whole pickled network, load it with the code it came from and save its state_dict()"
+        f"{path.name} must hold nothing but tensors and numbers, but names {named[1]}, which is not run here; load it "
+        "with the code it came from and save its state_dict() alone"
     )
 
 
@@ -148,12 +122,15 @@ def _unwrap(content: Mapping[Any, Any], extras: dict[str, Any], source: str) -> 
             beside = {str(key): value for key, value in content.items() if key != slot}
             return _unwrap(inner, {**extras, **beside}, source)
     tensors: dict[str, Tensor] = {}
+    extras = dict(extras)
+    if hasattr(content, "_metadata"):
+        extras["_metadata"] = content._metadata
     for key, value in content.items():
         tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
         if isinstance(tensor, Tensor):
             tensors[str(key)] = tensor.detach()
         else:
-            extras = {**extras, str(key): value}
+            extras[str(key)] = value
     if not tensors:
         keys = ", ".join(map(repr, list(content)[:6])) or "no key"
         raise ValueError(f"{source} must hold tensors, but holds none: {keys}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import pickle
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ from torch import Tensor
 
 from nl3d.data.frames.names import require_file
 from nl3d.embedding.embeddings import Embeddings
+from nl3d.unpickle import load_pickled, recognise
 
 VECTORS = ("embeddings", "features")
 WANTED = (*VECTORS, "names", "pids", "camids")
 _BROKEN = (
-    SafetensorError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, KeyError,
-    TypeError, AttributeError, IndexError,
+    SafetensorError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError, KeyError, TypeError, AttributeError,
+    IndexError, SyntaxError, tokenize.TokenError, OverflowError, MemoryError, OSError, zlib.error, NotImplementedError,
 )  # fmt: skip
 
 
@@ -71,6 +73,8 @@ def read_vectors(path: str | Path) -> VectorFile:
     read = READERS.get(path.suffix.lower())
     if read is None:
         raise ValueError(f"{where} must end in {', '.join(READERS)}")
+    if kind := recognise(path) if path.suffix.lower() != ".npy" else None:
+        raise ValueError(f"{where} must hold embeddings, but is {kind}")
     try:
         found = read(path)
     except _BROKEN as error:
@@ -149,7 +153,7 @@ def _read_npy(path: Path) -> dict[str, Any]:
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = load_pickled(path)
     if isinstance(content, Mapping):
         return {str(key): value for key, value in content.items()}
     return {"embeddings": content}

@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d
+from nl3d.unpickle import recognise
 
 _LISTED = 6  # keys that one error names before it counts the rest
 
@@ -71,6 +72,8 @@ def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
             return load_file(path, backend="pread")
         return {key: tensor.clone() for key, tensor in load_file(path).items()}
     except SafetensorError as error:
+        if kind := recognise(path):
+            raise ValueError(f"weights must be a safetensors file, but {str(path)!r} is {kind}") from None
         fault = " ".join(str(error).split())
         raise ValueError(
             f"weights must be a whole safetensors file, got {str(path)!r} ({fault}); download or write it again"

@@ -256,7 +256,7 @@ def test_refusals_are_one_sentence(tmp_path, capsys):
         ((tmp_path / "junk.npz",), "junk.npz' must hold a person to look for, got 12 tracklets of junk or distractors"),
         ((everything,), "all.safetensors' must hold pids, or a table of labels must be given"),
         ((query, query, "--labels", table), "query.safetensors' holds no names, so it must have one row"),
-        ((everything, "--labels", everything), "all.safetensors' must be CSV in UTF-8"),
+        ((everything, "--labels", everything), "all.safetensors, line 1: a table must be text in UTF-8"),
         (("--split", query, gallery, "--split", query, with_nan), "split 2: gallery must be finite"),
     ]
     for arguments, message in cases:

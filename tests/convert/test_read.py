@@ -1,10 +1,15 @@
 """Files of weights are read as data: broken and hostile ones are refused, and nothing in them is run."""
 
+import argparse
 import builtins
+import io
 import os
 import pickle
+import re
 import subprocess
 import sys
+import time
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -12,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import nl3d
 from nl3d import from_checkpoint
 from nl3d.convert.read import read_checkpoint
 from tests.convert.foreign import PARITY, fixture, write_python2_pickle
@@ -172,19 +178,118 @@ def test_files_that_are_cut_off_are_refused(kind, tmp_path):
     else:
         torch.save(tensors, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
-    for share in (0, 0.00001, 0.001, 0.3, 0.9, 0.9999):
+    for share in (0.00001, 0.001, 0.3, 0.9, 0.9999):
         (tmp_path / "cut.pth").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(ValueError, match=r"cut\.pth must be a whole file of weights"):
             read_checkpoint(tmp_path / "cut.pth")
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 102530333\n"
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "empty, 0 bytes"),
+        (POINTER, "a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"),
+        (b"\r\n<!DOCTYPE html><html><title>Google Drive - Virus scan warning", "a web page, not the file itself"),
+        (b'{"error": "Invalid credentials"}', "text, such as the error message of a server"),
+        (b"Entry not found", "text, such as the error message of a server"),
+        (b"\x1f\x8b\x08" + bytes(60), "a gzip archive; unpack it first"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file, as Keras writes"),
+        (bytes(4096), "zeros only, the start of a download that did not finish"),
+        (b"0" * 257 + b"ustar" + bytes(512), "a tar archive"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_files_that_are_no_weights_are_named(content, what, suffix, tmp_path):
+    path = tmp_path / f"file.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"file.{suffix} must be a file of weights, but is {what}")):
+        from_checkpoint(path)
+    with pytest.raises(ValueError, match=re.escape(what)):
+        nl3d.resnet3d18(str(path))
+
+
+def test_options_beside_the_weights_are_read(tmp_path):
+    options = argparse.Namespace(lr=0.1, model="resnet18", betas=(0.9, 0.999))
+    for number, kind in enumerate((True, False)):
+        path = tmp_path / f"{number}.pth"
+        content = {"state_dict": {"conv1.weight": torch.ones(2)}, "args": options}
+        torch.save(content, path, _use_new_zipfile_serialization=kind)
+        assert read_checkpoint(path).extras["args"] == options
+
+
+def test_the_order_of_keys_and_the_versions_of_modules_are_kept(tmp_path):
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    checkpoint = read_checkpoint(tmp_path / "net.pth")
+    assert list(checkpoint.tensors) == list(network.state_dict())
+    assert checkpoint.extras["_metadata"]["0"] == {"version": 2}
+
+
+def bombs(folder):
+    """Small files that ask for much: what each is, and the reason of its refusal."""
+    tensor = torch.zeros(1)
+    torch.save({"w": tensor.expand(2**30)}, folder / "expanded.pth")
+    with zipfile.ZipFile(folder / "zip.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+        archive.writestr("a/data/0", bytes(2**28))
+    (folder / "memo.pkl").write_bytes(b"\x80\x02Nr\xff\xff\xff\x7f.")
+    (folder / "memo.pth").write_bytes(_zip_of(b"\x80\x02Nr\xff\xff\xff\x7f."))
+    torch.save({"w": torch.zeros(8)}, folder / "storage.pth", _use_new_zipfile_serialization=False)
+    legacy = (folder / "storage.pth").read_bytes()
+    assert legacy.count(b"K\x08") >= 1
+    (folder / "storage.pth").write_bytes(legacy.replace(b"K\x08", b"J\xff\xff\xff\x7f", 1))
+    (folder / "bytearray.pth").write_bytes(_zip_of(b"\x80\x02c__builtin__\nbytearray\nJ\x00\x00\x00\x7f\x85R."))
+    laughs = b"\x80\x02]q\x00" + b"".join(b"]q%c(h%ch%ce" % (n, n - 1, n - 1) for n in range(1, 60)) + b"."
+    (folder / "laughs.pkl").write_bytes(laughs)
+    return {
+        "expanded.pth": "would take 4,294,967,296 bytes",
+        "zip.pth": "entries are compressed",
+        "memo.pkl": "must hold a state dict, but holds a NoneType",
+        "memo.pth": "memo has entries that were never made",
+        "storage.pth": "a storage is larger than the file",
+        "bytearray.pth": r"names __builtin__\.bytearray",
+        "laughs.pkl": "must hold a state dict, but holds a list",
+    }
+
+
+def _zip_of(data):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/version", "3\n")
+    return content.getvalue()
+
+
+def test_small_files_never_take_much_memory(tmp_path):
+    reasons = bombs(tmp_path)
+    for name, reason in reasons.items():
+        code = (
+            "import resource, sys; from nl3d.convert.read import read_checkpoint; from pathlib import Path\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try: read_checkpoint(Path(sys.argv[1]))\n"
+            "except ValueError as error: print(error)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / name], capture_output=True, text=True, timeout=60)
+        message, grown = done.stdout.splitlines()
+        assert re.search(reason, message), (name, message)
+        assert int(grown) < 100 * 1024, (name, grown)  # kibibytes
+
+
+def test_many_keys_take_time_in_proportion():
+    started = time.perf_counter()
+    read_checkpoint({"state_dict": {"w": torch.zeros(1)}, **{f"key{number}": number for number in range(200_000)}})
+    assert time.perf_counter() - started < 5
+
+
 @pytest.mark.parametrize(
     "content",
     [
-        b"",
         b"hello world, no weights here",
-        b"<html>404</html>",
-        b"\x89HDF\r\n\x1a\n" + bytes(600),
         b"PK\x03\x04" + bytes(100),
         (2**62).to_bytes(8, "little") + b"{" + bytes(64),
     ],
@@ -247,6 +352,7 @@ def test_a_file_may_be_written_anew_under_the_network(tmp_path):
 MEASURE = """
 import sys
 import torch
+import nl3d
 import nl3d
 from nl3d import from_checkpoint
 
