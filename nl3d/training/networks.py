@@ -91,11 +91,12 @@ def starting_options(weights: str) -> dict[str, Any]:
     saved = getattr(opened, "config", {})
     if "architecture" not in saved:
         return {}
-    options: dict[str, Any] = {name: saved[name] for name in ARCHITECTURE if name in saved}
+    args = dict(saved.get("model_args", {}))
+    options: dict[str, Any] = {name: args.pop(name) for name in ARCHITECTURE if name in args}
     clips = {name: opened.cfg[name] for name in ("num_frames", "frame_step") if name in opened.cfg}
     if "input_size" in opened.cfg:
         clips |= dict(zip(("height", "width"), opened.cfg["input_size"][1:], strict=True))
-    return {"model": saved["architecture"], **options, **clips}
+    return {"model": saved["architecture"], "model_args": args, **options, **clips}
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
