@@ -31,6 +31,7 @@ _PUBLIC = {
     "ClipTransform": "nl3d.data.clips.transforms",
     "normalise_clips": "nl3d.data.clips.transforms",
     "read_tree": "nl3d.data.readers.tree",
+    "register_reader": "nl3d.data.readers.registry",
 }
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from nl3d.data.readers.mars import read_mars as read_mars
     from nl3d.data.readers.prid2011 import read_prid2011 as read_prid2011
     from nl3d.data.readers.reassociation import read_reassociation as read_reassociation
+    from nl3d.data.readers.registry import register_reader as register_reader
     from nl3d.data.readers.tree import read_tree as read_tree
     from nl3d.data.tracklets import Tracklet as Tracklet
 

@@ -108,6 +108,16 @@ def count(tracklets: Iterable[Tracklet], nobody: Collection[int] = ()) -> Counts
     return Counts(len(tracklets), len({t.pid for t in tracklets}.difference(nobody)), sum(map(len, tracklets)))
 
 
+def check_protocol(protocol: str) -> None:
+    """Refuse any other protocol than the two of data sets whose gallery officially holds the queries.
+
+    Raises:
+        ValueError: If it is neither ``"official"`` nor ``"torchreid"``.
+    """
+    if protocol not in ("official", "torchreid"):
+        raise ValueError(f"protocol must be 'official' or 'torchreid', got {protocol!r}")
+
+
 def check_count(what: str, found: int, official: int) -> None:
     """Refuse another number than the official one.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from nl3d.data.dataset import ReIDDataset, check_count
-from nl3d.data.frames.names import require_folder
+from nl3d.data.frames.names import require_file, require_folder
 from nl3d.data.readers.matfiles import read_mat
-from nl3d.data.readers.splits import Split, drawn_splits, load_splits
+from nl3d.data.readers.splits import Split, choose_splits, load_splits
 from nl3d.data.readers.two_cameras import list_people, two_camera_dataset
 
 OFFICIAL_SPLITS = Path("train-test people splits", "train_test_splits_ilidsvid.mat")
@@ -33,11 +33,11 @@ def read_ilids_vid(
 
     Args:
         root: Folder with ``i-LIDS-VID/sequences/cam1`` and ``cam2``, and ``train-test people splits``.
-        split: Which of the splits, from 0.
-        split_file: Splits to take instead of the official ones: another ``.mat``, or JSON.
-        seed: Draw ten splits from it and save them, in ``split_file`` or else ``splits_seed<seed>.json`` below
-            ``root``; where the file is there already, it is read.
-        check_counts: Whether another number of people or splits than the published is refused.
+        split: Number of the split, from 0.
+        split_file: Splits instead of the official ones: another ``.mat``, or JSON.
+        seed: Seed to draw ten splits from. They are kept in ``split_file``, or in ``splits_seed<seed>.json`` below
+            ``root``, and read from there if the file exists.
+        check_counts: Whether to refuse other numbers of people or splits than the published ones.
 
     Raises:
         FileNotFoundError: If a file or folder is missing, or a person is under one camera only.
@@ -48,27 +48,26 @@ def read_ilids_vid(
     people, others = (list_people(camera, what="iLIDS-VID camera folder") for camera in cameras)
     alone = set(people) ^ set(others)
     if alone:
-        # an index in the split table counts sorted folders: one too few under a camera would shift all that follow
+        # the split table counts sorted folders, so a missing one would shift all that follow
         raise FileNotFoundError(f"iLIDS-VID: {min(alone)!r} must be under both cameras, but is under one only")
     if check_counts:
         check_count("iLIDS-VID people", len(people), 300)
-    if seed is not None:
-        path = Path(split_file) if split_file is not None else root / f"splits_seed{seed}.json"
-        splits, protocol = drawn_splits(path, people, seed), f"seed {seed}"
-    elif split_file is not None and Path(split_file).suffix != ".mat":
-        splits, protocol = load_splits(split_file), Path(split_file).name
-    else:
-        splits = _read_table(Path(split_file) if split_file is not None else root / OFFICIAL_SPLITS, people)
-        protocol = "official" if split_file is None else Path(split_file).name
+    splits, protocol = choose_splits(
+        root,
+        split_file,
+        seed,
+        people=lambda: people,
+        published=(OFFICIAL_SPLITS, "official"),
+        read=lambda path: _read_table(path, people) if path.suffix == ".mat" else load_splits(path),
+    )
     if check_counts:
         check_count("iLIDS-VID splits", len(splits), 10)
     return two_camera_dataset("iLIDS-VID", cameras, splits, split, protocol=protocol)
 
 
 def _read_table(path: Path, people: list[str]) -> list[Split]:
-    if not path.is_file():
-        raise FileNotFoundError(f"split file {str(path)!r} does not exist; give a seed to draw splits and save them")
-    table = read_mat(path, "ls_set")  # each row an order of all people, from 1; its first half is for testing
+    require_file(path, what="split file", remedy="give a seed to draw splits and save them")
+    table = read_mat(path, "ls_set")  # each row orders all people, from 1; its first half is for testing
     if table.shape[1] != len(people) or np.any(np.sort(table, axis=1) != np.arange(1, len(people) + 1)):
         raise ValueError(
             f"{str(path)!r}: each row of 'ls_set' must order the {len(people)} people, each once, got {table.shape}"

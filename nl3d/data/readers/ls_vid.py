@@ -1,4 +1,4 @@
-"""LS-VID in the layout that its authors hand out."""
+"""LS-VID in the layout of its authors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from nl3d.data.dataset import ReIDDataset, check_count
+from nl3d.data.dataset import ReIDDataset, check_count, check_protocol
 from nl3d.data.frames.names import FrameNames, is_image_name, require_folder, sort_names
 from nl3d.data.labels import number_classes
-from nl3d.data.readers.matfiles import read_mat
+from nl3d.data.readers.matfiles import read_query_rows
 from nl3d.data.tracklets import Tracklet
 
 
@@ -24,32 +22,28 @@ def read_ls_vid(
 ) -> ReIDDataset:
     """Read LS-VID: 3,772 people under 15 cameras, about three million frames.
 
-    ``"official"`` searches all test tracklets, the queries too, whose own camera the ranking leaves out.
+    ``"official"`` searches all test tracklets, queries included; the ranking leaves out the query's own camera.
     ``"torchreid"`` takes the queries out of the gallery, as torchreid does for MARS.
 
-    Source: Li et al. 2019, "Global-Local Temporal Representations for Video Person Re-Identification"; the layout is
-    that of the lists, whose lines are a path that frames begin with, and a pid.
+    Source: Li et al. 2019, "Global-Local Temporal Representations for Video Person Re-Identification"; the
+    layout is that of its lists. Their lines are the start of the frames' paths and a pid.
 
     Args:
         root: Folder with ``list_sequence/list_seq_train.txt`` and ``list_seq_test.txt``, the folders of frames that
-            they name, and ``test/data/info_test.mat``; lists and table may also be under ``info``.
+            they name, and ``test/data/info_test.mat``. Lists and table may also be under ``info``.
         protocol: ``"official"`` or ``"torchreid"``.
-        check_counts: Whether other numbers of people than 842 to train on and 2,730 to test on, or another number of
-            cameras than 15, are refused.
+        check_counts: Whether to refuse other numbers than 842 training people, 2,730 test people and 15 cameras.
 
     Raises:
         FileNotFoundError: If a file, a folder, or the frames of a listed tracklet are missing.
         ValueError: If a list does not parse, frames belong to two tracklets, or a count is another.
     """
-    if protocol not in ("official", "torchreid"):
-        raise ValueError(f"protocol must be 'official' or 'torchreid', got {protocol!r}")
+    check_protocol(protocol)
     root = require_folder(root, what="LS-VID folder")
     train = _read_list(root, "train")
     test = _read_list(root, "test")
     path = _first_file(root, "test/data/info_test.mat", "info/data/info_test.mat", "info_test.mat")
-    query = read_mat(path, "query").reshape(-1) - 1
-    if len(query) == 0 or query.min() < 0 or query.max() >= len(test) or len(np.unique(query)) != len(query):
-        raise ValueError(f"{str(path)!r}: 'query' must be rows from 1 to {len(test)} of the test list, each once")
+    query = read_query_rows(path, "query", len(test))
     frames = _Frames(root)
     tracklets = frames.tracklets(test)
     classes = number_classes(line.pid for line in train)
@@ -100,14 +94,14 @@ def _read_list(root: Path, part: str) -> list[_Line]:
 
 
 class _Frames:
-    """Finds the frames that begin with a path; each folder is listed once."""
+    """Frames by the start of their paths; each folder is listed once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.listed: dict[str, list[str]] = {}
 
     def tracklets(self, lines: list[_Line], classes: dict[int, int] | None = None) -> list[Tracklet]:
-        """Turn lines of a list into tracklets, of which those for training have the numbers of classes as pids."""
+        """Turn lines of a list into tracklets. With ``classes`` (training), pids are the numbers of classes."""
         owner: dict[tuple[str, str], str] = {}
         tracklets = []
         for line in lines:
@@ -116,7 +110,7 @@ class _Frames:
             if not names:
                 where = str(self.root / line.prefix)
                 raise FileNotFoundError(f"LS-VID: tracklet {where!r} must have images, but no file begins so")
-            for name in (names[0], names[-1]):  # a whole tracklet is one stretch, so its ends tell
+            for name in (names[0], names[-1]):  # frames of a tracklet are sorted side by side, so its ends are enough
                 other = owner.setdefault((folder, name), line.prefix)
                 if other != line.prefix:
                     raise ValueError(f"LS-VID: {name!r} must be of one tracklet, but {other!r} and {line.prefix!r} fit")

@@ -17,6 +17,7 @@ from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, requi
 from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
 from nl3d.data.readers.table import Table
 from nl3d.data.tracklets import Tracklet
+from nl3d.files import replacing
 
 COLUMNS = ("path", "pid", "camid", "tracklet", "part", "frame")
 
@@ -151,22 +152,17 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
         TypeError: If a frame is no image file.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(COLUMNS)
-            for name in PARTS:
-                for number, tracklet in enumerate(getattr(dataset, name)):
-                    title = tracklet.name.removeprefix(f"{name}/") or number
-                    for place, frame in enumerate(tracklet.frames):
-                        if not isinstance(frame, str | PurePath):
-                            raise TypeError(f"frames must be image files to be listed, got {type(frame).__name__}")
-                        where = frame if PurePath(frame).is_absolute() else os.path.relpath(frame, path.parent)
-                        table.writerow((where, tracklet.person, tracklet.camera, title, name, place))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for part in PARTS:
+            for number, tracklet in enumerate(getattr(dataset, part)):
+                title = tracklet.name.removeprefix(f"{part}/") or number
+                for place, frame in enumerate(tracklet.frames):
+                    if not isinstance(frame, str | PurePath):
+                        raise TypeError(f"frames must be image files to be listed, got {type(frame).__name__}")
+                    where = Path(frame if PurePath(frame).is_absolute() else os.path.relpath(frame, path.parent))
+                    table.writerow((where.as_posix(), tracklet.person, tracklet.camera, title, part, place))
 
 
 def require_manifest_frames(frames: Iterable[FrameNames]) -> None:

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nl3d.data.dataset import ReIDDataset, check_count
+from nl3d.data.dataset import ReIDDataset, check_count, check_protocol
 from nl3d.data.frames.names import FrameNames, require_file, require_folder, require_frames
 from nl3d.data.labels import DISTRACTOR, JUNK, number_classes
-from nl3d.data.readers.matfiles import read_mat
+from nl3d.data.readers.matfiles import read_mat, read_query_rows
 from nl3d.data.tracklets import Tracklet
 
 Table = NDArray[np.int64]
@@ -23,6 +23,7 @@ def read_mars(
     protocol: Literal["official", "torchreid"] = "official",
     check_counts: bool = True,
     check_files: bool = True,
+    test_only: bool = False,
 ) -> ReIDDataset:
     """Read MARS: 1,259 people and six cameras, cut out by a detector and a tracker.
 
@@ -31,7 +32,7 @@ def read_mars(
     answers, average precision is trapezoidal, and all 1,980 queries count. ``"torchreid"`` takes junk and queries out
     of the gallery, which leaves 140 queries without any match, and uses plain average precision.
 
-    The name lists make a million paths, none of which is looked at; the images are checked by one look at each folder.
+    The lists name a million images. They are checked by one read of each folder.
 
     Source: Zheng et al. 2016, "MARS: A Video Benchmark for Large-Scale Person Re-Identification"; Liao et al. 2018,
     arXiv:1807.05073, Sec. 4.1 and 4.2. Their 1,261 people count junk and distractors as one each.
@@ -39,26 +40,27 @@ def read_mars(
     Args:
         root: Folder with ``bbox_train``, ``bbox_test`` and ``info`` (the name lists and ``.mat`` files).
         protocol: ``"official"`` or ``"torchreid"``.
-        check_counts: Whether another number of tracklets, people, frames or queries than the published is refused.
+        check_counts: Whether to refuse other numbers of tracklets, people, frames or queries than the published ones.
         check_files: Whether each listed image must be there.
+        test_only: Whether to read the test half alone; lists and images of the training half are then not needed.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
         ValueError: If tables and name lists contradict each other, or a count is another.
     """
-    if protocol not in ("official", "torchreid"):
-        raise ValueError(f"protocol must be 'official' or 'torchreid', got {protocol!r}")
+    check_protocol(protocol)
     root = require_folder(root, what="MARS folder")
-    train = _Part(root, "train", check_counts=check_counts)
+    train = None if test_only else _Part(root, "train", check_counts=check_counts)
     test = _Part(root, "test", check_counts=check_counts)
     query = _read_query(root / "info" / "query_IDX.mat", test.table, check_counts)
     for part in (train, test):
-        part.check_names()
-        if check_files:
-            part.check_files()
-    if np.any(train.table[:, 2] <= 0):
+        if part is not None:
+            part.check_names()
+            if check_files:
+                part.check_files()
+    if train is not None and np.any(train.table[:, 2] <= 0):
         raise ValueError(f"{str(train.tracks)!r}: train pids must be above 0, got {train.table[:, 2].min()}")
-    classes = number_classes(train.table[:, 2].tolist())
+    classes = {} if train is None else number_classes(train.table[:, 2].tolist())
     tracklets = test.tracklets()
     kept = np.ones(len(tracklets), dtype=bool)
     if protocol == "torchreid":
@@ -67,7 +69,7 @@ def read_mars(
     return ReIDDataset(
         name="MARS",
         protocol=protocol,
-        train=train.tracklets(classes),
+        train=() if train is None else train.tracklets(classes),
         query=[tracklets[row] for row in query],
         gallery=[tracklets[row] for row in np.flatnonzero(kept)],
         train_labels=tuple(classes),
@@ -78,7 +80,7 @@ def read_mars(
 
 
 class _Part:
-    """One of the two halves: a list of image names, and a table of which of them are a tracklet."""
+    """The training or test half: a list of image names, and a table of the lines that make a tracklet."""
 
     official = {  # tracklets, frames, people  # noqa: RUF012 - a constant
         "train": (8298, 509914, 625),
@@ -116,7 +118,7 @@ class _Part:
                 check_count(f"MARS {part} {what}", number, official)
 
     def check_names(self) -> None:
-        """Refuse a tracklet whose images carry another person's or camera's number: the list is not this table's."""
+        """Refuse a tracklet with images of another person or camera in the list."""
         starts = np.cumsum(self.lengths) - self.lengths
         row = np.repeat(np.arange(len(self.table)), self.lengths)
         line = np.arange(len(row)) - starts[row] + self.first[row] - 1
@@ -124,7 +126,7 @@ class _Part:
         pids = np.array([b"00-1" if pid == JUNK else b"%04d" % pid for pid in self.table[:, 2].tolist()])
         cameras = np.array([b"%d" % camera for camera in self.table[:, 3].tolist()])
         wrong = listed.astype("S4") != pids[row]
-        # nobody is looked for in junk, so its cameras do not matter
+        # junk is left out of every ranking, so its cameras do not matter
         wrong |= (_character(listed, 5) != cameras[row]) & (self.table[row, 2] != JUNK)
         if wrong.any():
             at = int(wrong.argmax())
@@ -135,7 +137,7 @@ class _Part:
             )
 
     def check_files(self) -> None:
-        """Refuse a listed image that is not there."""
+        """Refuse a listed image that does not exist."""
         used = np.zeros(len(self.names), dtype=bool)
         for first, last in zip(self.first, self.last, strict=True):
             used[first - 1 : last] = True
@@ -151,7 +153,7 @@ class _Part:
         )
 
     def tracklets(self, classes: dict[int, int] | None = None) -> list[Tracklet]:
-        """Cut the name list into tracklets, of which those for training have the numbers of classes as pids."""
+        """Cut the name list into tracklets. With ``classes`` (training), pids are the numbers of classes."""
         found = []
         for row, (first, last, pid, camera) in enumerate(self.table.tolist(), 1):
             names = self.names[first - 1 : last]
@@ -164,18 +166,7 @@ class _Part:
 
 
 def _read_query(path: Path, test: Table, check_counts: bool) -> Table:
-    require_file(path, what="MARS table of queries")
-    table = read_mat(path, "query_IDX")
-    if 1 not in table.shape:
-        raise ValueError(f"{str(path)!r}: 'query_IDX' must be one row or one column, got {table.shape}")
-    query = table.reshape(-1) - 1
-    if query.min() < 0 or query.max() >= len(test):
-        raise ValueError(
-            f"{str(path)!r}: queries must be rows from 1 to {len(test)} of the test table, "
-            f"got {query.min() + 1} to {query.max() + 1}"
-        )
-    if len(np.unique(query)) != len(query):
-        raise ValueError(f"{str(path)!r}: queries must differ, got a row more than once")
+    query = read_query_rows(require_file(path, what="MARS table of queries"), "query_IDX", len(test))
     nobody = query[test[query, 2] <= 0]
     if len(nobody):
         raise ValueError(f"{str(path)!r}: queries must be people, but row {nobody[0] + 1} has pid {test[nobody[0], 2]}")

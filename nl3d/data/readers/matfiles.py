@@ -1,4 +1,4 @@
-"""Tables of whole numbers out of MATLAB files, old (scipy) and new (HDF5)."""
+"""Tables of whole numbers from MATLAB files, before version 7.3 (scipy) and since (HDF5)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_mat(path: str | Path, key: str) -> NDArray[np.int64]:
 
     Args:
         path: The ``.mat`` file, of MATLAB version 7.3 (which is HDF5) or before.
-        key: The table's name.
+        key: Name of the table.
 
     Shape:
         - Output: ``(rows, columns)``, as MATLAB shows it
@@ -26,7 +26,7 @@ def read_mat(path: str | Path, key: str) -> NDArray[np.int64]:
     Raises:
         FileNotFoundError: If there is no such file.
         ModuleNotFoundError: If scipy, or h5py for version 7.3, is not installed.
-        ValueError: If the file does not parse, has no such table, or other things than whole numbers in it.
+        ValueError: If the file does not parse, has no such table, or one of other values than whole numbers.
     """
     path = require_file(path, what="file")
     with path.open("rb") as file:
@@ -39,6 +39,30 @@ def read_mat(path: str | Path, key: str) -> NDArray[np.int64]:
     return table.astype(np.int64)
 
 
+def read_query_rows(path: str | Path, key: str, num_rows: int) -> NDArray[np.int64]:
+    """Read which rows of a test table are queries, from 0; the file counts from 1.
+
+    Args:
+        path: The ``.mat`` file.
+        key: Name of the table, one row or one column.
+        num_rows: Rows of the test table.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file does not parse, or its numbers are not rows of the test table, each once.
+    """
+    table = read_mat(path, key)
+    if 1 not in table.shape or not table.size:
+        raise ValueError(f"{str(path)!r}: {key!r} must be one row or one column, got {table.shape}")
+    rows = table.reshape(-1) - 1
+    if rows.min() < 0 or rows.max() >= num_rows:
+        found = f"{rows.min() + 1} to {rows.max() + 1}"
+        raise ValueError(f"{str(path)!r}: {key!r} must be rows from 1 to {num_rows} of the test table, got {found}")
+    if len(np.unique(rows)) != len(rows):
+        raise ValueError(f"{str(path)!r}: rows of {key!r} must differ, got one more than once")
+    return rows
+
+
 def _read_old(path: Path, key: str) -> NDArray[Any]:
     try:
         from scipy.io import loadmat
@@ -48,7 +72,7 @@ def _read_old(path: Path, key: str) -> NDArray[Any]:
         ) from error
     try:
         content = loadmat(path)
-    except Exception as error:  # scipy raises half a dozen kinds, one for each place where a file can be broken
+    except Exception as error:  # scipy raises half a dozen types
         raise ValueError(f"file {str(path)!r} must be a MATLAB file, but does not parse: {error}") from error
     if key not in content:
         raise _no_table(path, key, [name for name in content if not name.startswith("__")])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nl3d.data.dataset import ReIDDataset, check_count
 from nl3d.data.frames.names import list_frames, require_folder
-from nl3d.data.readers.splits import drawn_splits, load_splits
+from nl3d.data.readers.splits import choose_splits
 from nl3d.data.readers.two_cameras import list_people, person_number, two_camera_dataset
 
 
@@ -22,20 +22,20 @@ def read_prid2011(
     """Read one split of PRID2011: the 178 people with more than 21 frames under each of two cameras.
 
     Results are the mean over ten splits, 89 people to train on and 89 to test. Queries are from camera ``a`` (camid 1),
-    the gallery is camera ``b`` (camid 2). The paper speaks both of the 178 and of all 200 that appear under both
-    cameras; later work uses the 178.
+    the gallery is camera ``b`` (camid 2). The paper names both these 178 and all 200 that appear under both cameras;
+    later work uses the 178.
 
     Source: Hirzer et al. 2011, "Person Re-Identification by Descriptive and Discriminative Classification"; Liao et al.
     2018, arXiv:1807.05073, Sec. 4.1 and 4.2.
 
     Args:
         root: Folder with ``prid_2011/multi_shot/cam_a`` and ``cam_b``, and ``splits_prid2011.json``.
-        split: Which of the splits, from 0.
+        split: Number of the split, from 0.
         split_file: Another JSON file of splits.
-        seed: Draw ten splits from it and save them, in ``split_file`` or else ``splits_seed<seed>.json`` below
-            ``root``; where the file is there already, it is read.
-        min_frames: People with fewer frames under one of the cameras are left out when splits are drawn.
-        check_counts: Whether another number of people or splits than the published is refused.
+        seed: Seed to draw ten splits from. They are kept in ``split_file``, or in ``splits_seed<seed>.json`` below
+            ``root``, and read from there if the file exists.
+        min_frames: Fewest frames under each camera of a person that splits are drawn from.
+        check_counts: Whether to refuse other numbers of people or splits than the published ones.
 
     Raises:
         FileNotFoundError: If a file or folder is missing, or a person of the splits is under one camera only.
@@ -44,15 +44,15 @@ def read_prid2011(
     root = require_folder(root, what="PRID2011 folder")
     cameras = [root / "prid_2011" / "multi_shot" / name for name in ("cam_a", "cam_b")]
     people, others = (list_people(camera, what="PRID2011 camera folder") for camera in cameras)
-    if seed is not None:
-        path = Path(split_file) if split_file is not None else root / f"splits_seed{seed}.json"
+
+    def usable() -> list[str]:
         # the two cameras number strangers beyond 200 alike, but these are different people
         both = [name for name in people if name in set(others) and person_number(name) <= 200]
-        usable = [name for name in both if all(len(list_frames(camera / name)) >= min_frames for camera in cameras)]
-        splits, protocol = drawn_splits(path, usable, seed), f"seed {seed}"
-    else:
-        path = Path(split_file) if split_file is not None else root / "splits_prid2011.json"
-        splits, protocol = load_splits(path), "torchreid" if split_file is None else path.name
+        return [name for name in both if all(len(list_frames(camera / name)) >= min_frames for camera in cameras)]
+
+    splits, protocol = choose_splits(
+        root, split_file, seed, people=usable, published=("splits_prid2011.json", "torchreid")
+    )
     if check_counts:
         check_count("PRID2011 splits", len(splits), 10)
         for place, chosen in enumerate(splits):

@@ -1,16 +1,16 @@
-"""Random halves of a data set's people: drawn from a seed, kept in a file."""
+"""Random halves of the people of a data set, drawn from a seed and kept in a file."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from nl3d.data.frames.names import require_file
+from nl3d.files import replacing
 
 
 class Split(NamedTuple):
@@ -21,14 +21,14 @@ class Split(NamedTuple):
 
 
 def draw_splits(people: Sequence[str], seed: int, *, num_splits: int = 10) -> list[Split]:
-    """Cut people in halves at random, several times; an odd one out is trained on.
+    """Cut people in halves at random, several times. Of an odd number, training gets one more.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 4.2 ("randomly split into 50% of persons for testing").
 
     Args:
-        people: Their names, in any order.
-        seed: Another seed is other splits.
-        num_splits: How many.
+        people: Names, in any order.
+        seed: Seed of the random numbers.
+        num_splits: Number of splits.
 
     Raises:
         ValueError: If there are fewer than two people, or one twice.
@@ -52,12 +52,10 @@ def draw_splits(people: Sequence[str], seed: int, *, num_splits: int = 10) -> li
 
 
 def save_splits(path: str | Path, splits: Sequence[Split]) -> None:
-    """Write splits as JSON, ``[{"train": [...], "test": [...]}, ...]``, the whole file or nothing."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write splits as JSON, ``[{"train": [...], "test": [...]}, ...]``."""
     text = json.dumps([{"train": split.train, "test": split.test} for split in splits], indent=1)
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
 def load_splits(path: str | Path) -> list[Split]:
@@ -65,7 +63,7 @@ def load_splits(path: str | Path) -> list[Split]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no list of train and test names, or somebody is in both halves.
+        ValueError: If it is no list of train and test names, or a person is in both halves.
     """
     path = require_file(path, what="split file", remedy="give a seed to draw splits and save them")
     try:
@@ -87,8 +85,35 @@ def load_splits(path: str | Path) -> list[Split]:
     return splits
 
 
+def choose_splits(
+    root: Path,
+    split_file: str | Path | None,
+    seed: int | None,
+    *,
+    people: Callable[[], Sequence[str]],
+    published: tuple[str | Path, str],
+    read: Callable[[Path], list[Split]] = load_splits,
+) -> tuple[list[Split], str]:
+    """Read or draw the splits that a reader was asked for; return them and the name of their protocol.
+
+    Args:
+        root: Folder of the data set.
+        split_file: File to read instead of the published one, or to keep drawn splits in.
+        seed: Seed to draw splits from, kept in ``splits_seed<seed>.json`` below ``root`` by default.
+        people: Names of the people to draw from.
+        published: Path of the published file below ``root``, and the name of its protocol.
+        read: Function that reads a file of splits.
+    """
+    if seed is not None:
+        path = Path(split_file) if split_file is not None else root / f"splits_seed{seed}.json"
+        return drawn_splits(path, people(), seed), f"seed {seed}"
+    if split_file is not None:
+        return read(Path(split_file)), Path(split_file).name
+    return read(root / published[0]), published[1]
+
+
 def drawn_splits(path: str | Path, people: Sequence[str], seed: int, *, num_splits: int = 10) -> list[Split]:
-    """Read splits that were drawn before, or draw them and save them; the file is the word on them from then on.
+    """Read splits from a file, or draw them and write the file if there is none.
 
     Raises:
         ValueError: If the file holds other people.

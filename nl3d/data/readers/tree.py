@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nl3d.data.dataset import PARTS, ReIDDataset
-from nl3d.data.frames.names import FrameNames, list_folders, list_frames, require_folder
+from nl3d.data.frames.names import FrameNames, is_utf8, list_folders, list_frames, require_folder
 from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
 from nl3d.data.tracklets import Tracklet
 
@@ -83,6 +83,8 @@ def read_tracklet_folders(path: str | Path) -> list[Tracklet]:
         ValueError: If there are no folders, or an image is outside the folder of a tracklet.
     """
     path = require_folder(path, what="folder")
+    if not is_utf8(str(path)):
+        raise ValueError(f"folder {str(path)!r} must have a path in UTF-8, which outputs can name; rename it")
     names = list_folders(path, layout="tracklet/*.jpg", remedy="give tracks if these are the frames of a video")
     if not names:
         raise ValueError(f"folder {str(path)!r} must hold one folder per tracklet, tracklet/*.jpg, got none")

@@ -59,9 +59,16 @@ def test_missing_things_are_named(tmp_path):
         read_ls_vid(tmp_path, check_counts=False)
 
 
-@pytest.mark.parametrize("query", [(0,), (5,), (2, 2)])
-def test_refuses_impossible_queries(tmp_path, query):
-    with pytest.raises(ValueError, match="'query' must be rows from 1 to 4"):
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ((0,), "'query' must be rows from 1 to 4 of the test table, got 0 to 0"),
+        ((5,), "'query' must be rows from 1 to 4 of the test table, got 5 to 5"),
+        ((2, 2), "rows of 'query' must differ"),
+    ],
+)
+def test_refuses_impossible_queries(tmp_path, query, message):
+    with pytest.raises(ValueError, match=message):
         read_ls_vid(write(tmp_path, query=query), check_counts=False)
 
 

@@ -70,7 +70,7 @@ def test_tracklets_need_paths_alone(files):
 
 def test_what_is_written_is_read_back(tmp_path):
     write_tracklets(
-        tmp_path, {"data/train/5/1/a": 1, "data/train/3/2/b": 11, "data/query/8/2/a": 2, "data/gallery/8/1/a": 1}
+        tmp_path, {"data/train/5/1/a": 1, "data/train/3/2/b": 11, "data/query/ann/2/a": 2, "data/gallery/ann/1/a": 1}
     )
     data = read_tree(tmp_path / "data")
     write_manifest(tmp_path / "m.csv", data)
@@ -78,6 +78,7 @@ def test_what_is_written_is_read_back(tmp_path):
     for part in ("train", "query", "gallery"):
         for one, other in zip(getattr(data, part), getattr(again, part), strict=True):
             assert (one.pid, one.camid, names(one)) == (other.pid, other.camid, names(other))
+            assert (one.person, one.camera) == (other.person, other.camera)
             assert [path.resolve() for path in one.frames] == [path.resolve() for path in other.frames]
     assert tuple(again.train_labels) == tuple(data.train_labels)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "m.csv"]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -32,6 +34,25 @@ def test_torchreid_s_protocol_drops_queries_and_junk(root):
     assert facts(data.gallery) == [(0, 3, 3), (2, 2, 1), (0, 1, 1)]
     assert data.queries_without_match() == [1, 2, 3, 4, 5]  # pid 2 under camera 1 finds the one under camera 2
     assert (data.protocol, data.ap) == ("torchreid", "interpolated")
+
+
+def test_the_test_half_alone(root):
+    whole = read_mars(root, check_counts=False)
+    for name in ("bbox_train", "info/train_name.txt", "info/tracks_train_info.mat"):
+        (root / name).rename(root.parent / Path(name).name)
+    with pytest.raises(FileNotFoundError, match="bbox_train' does not exist"):
+        read_mars(root, check_counts=False)
+    data = read_mars(root, check_counts=False, test_only=True)
+    assert facts(data.query) == facts(whole.query)
+    assert facts(data.gallery) == facts(whole.gallery)
+    assert (data.train, tuple(data.train_labels)) == ((), ())
+
+
+def test_labels_are_those_of_the_tables(root):
+    data = read_mars(root, check_counts=False)
+    assert [t.person for t in data.train] == ["1", "1", "3", "3", "9"]
+    assert [t.person for t in data.gallery[:3]] == ["-1", "0", "2"]
+    assert [t.camera for t in data.gallery[:3]] == ["1", "3", "1"]
 
 
 def test_frames_are_those_of_the_name_list(root):

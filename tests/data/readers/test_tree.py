@@ -71,6 +71,13 @@ def test_tracklets_without_labels(tmp_path):
     ]  # fmt: skip
     with pytest.raises(FileNotFoundError, match=r"folder '.*none' does not exist"):
         read_tracklet_folders(tmp_path / "none")
+    inside = tmp_path / "in\udce9"
+    try:
+        write_tracklets(inside, {"t": 1})
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    with pytest.raises(ValueError, match=r"in\\udce9' must have a path in UTF-8, which outputs can name; rename it"):
+        read_tracklet_folders(inside)
 
 
 def test_refusals(tmp_path):
