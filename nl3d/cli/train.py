@@ -72,13 +72,15 @@ def _train_all_splits(config: TrainingConfig, args: argparse.Namespace) -> None:
     """Train all splits of iLIDS-VID or PRID2011, each in a folder of its own, and print their mean."""
     from dataclasses import replace
 
-    from nl3d.training.data import WITH_SPLITS, read_dataset
+    from nl3d.data.readers.registry import READERS
+    from nl3d.training.data import read_dataset
     from nl3d.training.ranks import make_accelerator
     from nl3d.training.tables import split_summary
 
-    if config.dataset not in WITH_SPLITS:
+    with_splits = [name for name, reader in READERS.items() if reader.splits]
+    if config.dataset not in with_splits:
         raise ValueError(
-            f"--all-splits needs a data set with splits, {' or '.join(WITH_SPLITS)}, got {config.dataset!r}"
+            f"--all-splits needs a data set with splits, {' or '.join(with_splits)}, got {config.dataset!r}"
         )
     config = replace(config, split=0)
     results = [
