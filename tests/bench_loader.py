@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from nl3d.data.clips.dataset import ClipDataset
 from nl3d.data.clips.sampling import sample_clips
 from nl3d.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
-from nl3d.data.frames.decode import decode_image, decode_with_pillow, encode_jpeg
+from nl3d.data.frames.images import decode_image, decode_with_pillow, encode_jpeg
 from nl3d.data.tracklets import Tracklet
 from nl3d.walkers import WalkerWorld
 

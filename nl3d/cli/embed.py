@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--skip-unreadable",
         action="store_true",
-        help="replace a frame that does not decode by the nearest one of its clip, and report it",
+        help="replace a frame that does not decode by the nearest of its clip, or leave out its boxes, and report it",
     )
     add_box_options(parser)
     add_network_options(parser)
@@ -128,4 +128,4 @@ def report(result: Embeddings) -> None:
     if notes["dropped_tracks"]:
         note(f"tracks without a box inside the frame were dropped: {', '.join(notes['dropped_tracks'])}")
     if notes["unreadable_frames"]:
-        note(f"{notes['unreadable_frames']} frames could not be read and were replaced by others of their clips")
+        note(f"{notes['unreadable_frames']} frames could not be read; others of their clips took their places, if any")

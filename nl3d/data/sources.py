@@ -15,8 +15,7 @@ from torch import Tensor
 
 from nl3d.data.clips.consecutive import ClipCollector, check_clip_plan, consecutive_clips
 from nl3d.data.frames.images import resize_image
-from nl3d.data.frames.video import FrameStream, open_frames
-from nl3d.data.readers.boxes import BoxOptions, clip_box, read_boxes
+from nl3d.data.readers.boxes import BoxOptions, cut_box, read_boxes
 from nl3d.data.readers.manifest import read_manifest_tracklets
 from nl3d.data.readers.tree import read_tracklet_folders
 from nl3d.data.tracklets import Tracklet
@@ -107,7 +106,7 @@ def open_source(
             raise ValueError(f"tracks must be left out for the table {str(path)!r}, whose frames are cut out already")
         return TrackletSource(read_manifest_tracklets(path, check_files=check_files), path=path)
     if tracks is not None:
-        return VideoSource(open_frames(path), tracks, boxes)
+        return VideoSource(path, tracks, boxes)
     if path.is_dir():
         return TrackletSource(read_tracklet_folders(path), path=path)
     raise ValueError(
@@ -119,25 +118,29 @@ class VideoSource:
     """Boxes in a video, which is decoded once and in order, one frame held at a time.
 
     Args:
-        frames: The video.
+        path: The video, a file or a folder of its images.
         tracks: File of boxes.
         options: How to read the file of boxes.
     """
 
-    def __init__(self, frames: FrameStream, tracks: str | Path, options: BoxOptions | None = None) -> None:
-        self.path: Path | None = frames.path.resolve()
+    def __init__(self, path: str | Path, tracks: str | Path, options: BoxOptions | None = None) -> None:
+        self.path: Path | None = Path(path).resolve()
         self.tracks: Path | None = Path(tracks).resolve()
-        self.frames = frames
-        self.options = options or BoxOptions()
-        self.boxes = read_boxes(tracks, self.options)
+        self.boxes = read_boxes(tracks, options)
         self.box_tracks = self.boxes.tracks
+        self.frames = self.boxes.open_video(path)
         names = [str(track.track_id) for track in self.box_tracks]
         self.records = [Record(name, number) for name, number in zip(names, track_numbers(names), strict=True)]
         self.total_frames = max(int(track.frames[-1]) for track in self.box_tracks)
-        frames.require(self.total_frames)
 
     def clips(
-        self, num_frames: int, frame_step: int, size: tuple[int, int], report: SourceReport
+        self,
+        num_frames: int,
+        frame_step: int,
+        size: tuple[int, int],
+        report: SourceReport,
+        *,
+        skip_unreadable: bool = False,
     ) -> Iterator[StreamedClip]:
         """Cut the boxes out of each frame as it is decoded; see :class:`ClipSource`.
 
@@ -150,18 +153,19 @@ class VideoSource:
             for number, box in zip(track.frames.tolist(), track.boxes, strict=True):
                 schedule[number].append((index, box))
         passed = 0
-        for number, image in self.frames.read(schedule.keys(), self.total_frames):
+        for number, image in self.frames.read(list(schedule), skip_unreadable=skip_unreadable):
             for index, box in schedule.pop(number):
-                inside, outside = clip_box(box, *image.shape[-2:])
                 clip = None
-                if inside is None:
+                if isinstance(image, ValueError):
+                    report.unreadable.append((index, str(image)))
+                elif (cut := cut_box(image, box)) is None:
                     report.dropped_boxes += 1
                 else:
-                    report.clipped_boxes += outside
+                    pixels, clipped = cut
+                    report.clipped_boxes += clipped
                     report.ranges[index] = (report.ranges.get(index, (number,))[0], number)
                     if collector.takes(index):
-                        top, bottom, left, right = inside
-                        clip = collector.add(index, resize_image(image[:, top:bottom, left:right], size))
+                        clip = collector.add(index, resize_image(pixels, size))
                 if clip is None and number == self.box_tracks[index].frames[-1]:
                     clip = collector.close(index)
                 if clip is not None:
@@ -177,13 +181,16 @@ class VideoSource:
                 middle = len(track.frames) // 2
                 wanted[int(track.frames[middle])].append((record.name, track.boxes[middle]))
         found: dict[str, Tensor] = {}
-        if wanted:
-            for number, image in self.frames.read(wanted.keys(), max(wanted)):
-                for name, box in wanted[number]:
-                    inside, _ = clip_box(box, *image.shape[-2:])
-                    if inside is not None:
-                        top, bottom, left, right = inside
-                        found[name] = image[:, top:bottom, left:right].clone()
+        for skip_unreadable in (False, True) if wanted else ():  # decoding with care is slow, and rarely needed
+            try:
+                for number, image in self.frames.read(wanted, skip_unreadable=skip_unreadable):
+                    for name, box in wanted[number]:
+                        if isinstance(image, Tensor) and (cut := cut_box(image, box)) is not None:
+                            found[name] = cut[0].clone()
+                break
+            except ValueError:
+                if skip_unreadable:
+                    raise
         return found
 
 

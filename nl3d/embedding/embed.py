@@ -63,7 +63,7 @@ def embed(
             or ``"auto"``: the embedding if a checkpoint filled the layer that makes it, else the features, since a
             layer drawn at random would only blur them.
         skip_unreadable: Whether a tracklet's frame that does not decode is replaced by the nearest one of its clip that
-            does, and counted, rather than an error that names it. A video must decode.
+            does, and counted, rather than an error that names it. Boxes in such frames of a video are left out.
         progress: Whether to show a progress bar; on a terminal, if left out.
         labels: More metadata for the result, such as the model's and the weights' names.
 
@@ -89,10 +89,8 @@ def embed(
     if isinstance(clip_source, TrackletSource):
         parts = embedder.cut([len(tracklet) for tracklet in clip_source.tracklets])
         clips = clip_source.clips_of(everything, *plan, skip_unreadable=skip_unreadable)
-    elif skip_unreadable:
-        raise ValueError("skip_unreadable must be left out for a video, whose frames come from one stream")
     else:
-        parts, clips = [everything], clip_source.clips(*plan)
+        parts, clips = [everything], clip_source.clips(*plan, skip_unreadable=skip_unreadable)
     rows: list[int] = []
     vectors = torch.empty(0)
     with progress_bar(clip_source.total_frames, progress) as bar:
@@ -126,7 +124,7 @@ def embed(
             **embedder.metadata,
             "source": str(clip_source.path or ""),
             "tracks": str(clip_source.tracks or ""),
-            **({"box_options": clip_source.options.to_json()} if isinstance(clip_source, VideoSource) else {}),
+            **({"box_options": clip_source.boxes.options.to_json()} if isinstance(clip_source, VideoSource) else {}),
             "notes": json.dumps(notes),
             **(labels or {}),
         },

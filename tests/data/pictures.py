@@ -2,7 +2,7 @@
 
 import torch
 
-from nl3d.data.frames.decode import encode_jpeg
+from nl3d.data.frames.images import encode_jpeg
 
 
 def picture(colour, size=(16, 8)):

@@ -4,6 +4,7 @@ import torch
 from torchvision.transforms.v2 import functional as oracle
 
 from nl3d.data.clips.consecutive import consecutive_clips
+from nl3d.data.readers.boxes import BoxOptions
 from nl3d.data.sources import SourceReport, open_source
 from nl3d.data.tracklets import Tracklet
 from tests.data.films import film, write_boxes, write_video
@@ -76,6 +77,24 @@ def test_a_tail_ends_even_if_its_last_box_is_outside(tmp_path):
     clips, report = streamed(source, num_frames=3)
     assert len(clips) == 1
     assert report.ranges == {0: (1, 1)}
+
+
+def test_corners_in_place_of_sizes_are_refused_unless_the_format_is_named(tmp_path):
+    video = write_video(tmp_path / "film.mkv", film(3))  # 48 high, 64 wide
+    boxes = write_boxes(tmp_path / "boxes.txt", [(1, 1, 30, 20, 50, 45), (2, 1, 34, 20, 54, 45), (3, 1, 2, 2, 20, 40)])
+    with pytest.raises(ValueError, match=r"boxes.txt' must give .*, but 2 of 3 reach outside the frame of 64 x 48"):
+        open_source(video, boxes)
+    assert len(open_source(video, boxes, boxes=BoxOptions(format="mot")).records) == 1
+
+
+def test_boxes_and_images_that_count_from_zero(tmp_path):
+    for number in range(3):
+        write_jpeg(tmp_path / "film" / f"frame_{number:06d}.jpg", colour=(number * 50,) * 3, size=(48, 64))
+    boxes = write_boxes(tmp_path / "boxes.txt", [(0, 1, 2, 2, 20, 40), (2, 2, 2, 2, 20, 40)])
+    source = open_source(tmp_path / "film", boxes, boxes=BoxOptions(first_frame=0))
+    clips, report = streamed(source, num_frames=1)
+    assert [round(clip.images.float().mean().item() / 50) for clip in clips] == [0, 2]
+    assert report.ranges == {0: (1, 1), 1: (3, 3)}
 
 
 def test_middle_frames_of_a_video_are_not_resized(video):

@@ -8,7 +8,7 @@ import nl3d
 from nl3d.data.clips.consecutive import consecutive_clips
 from nl3d.data.tracklets import Tracklet
 from nl3d.embedding.network import choose_layer, fingerprint, pick_device, seeded
-from tests.data.films import film, write_boxes, write_video
+from tests.data.films import damage_packet, film, write_boxes, write_greys, write_video
 from tests.embedding.people import TinyNet
 
 
@@ -223,8 +223,17 @@ def test_unreadable_frames_are_skipped_only_when_asked():
         nl3d.embed(people[1:2], TinyNet(), skip_unreadable=True)
 
 
-def test_a_video_must_decode(tmp_path):
-    video = write_video(tmp_path / "film.mkv", film(2))
-    boxes = write_boxes(tmp_path / "boxes.txt", [(1, 1, 2, 2, 5, 5)])
-    with pytest.raises(ValueError, match="skip_unreadable must be left out for a video"):
-        nl3d.embed(video, TinyNet(), tracks=boxes, skip_unreadable=True)
+def test_boxes_in_damaged_frames_of_a_video_are_left_out_and_counted(tmp_path):
+    video = write_greys(tmp_path / "film.mp4", codec="mpeg4")
+    assert damage_packet(video, 20) == 21
+    rows = [
+        (frame, track, 2, 2, 9, 9) for track, frames in {1: range(15, 22), 2: [21], 3: [22]}.items() for frame in frames
+    ]
+    boxes = write_boxes(tmp_path / "boxes.txt", rows)
+    with pytest.raises(ValueError, match=r"cannot be read after frame 20: .*--skip-unreadable"):
+        nl3d.embed(video, TinyNet(), tracks=boxes)
+    result = nl3d.embed(video, TinyNet(), tracks=boxes, skip_unreadable=True)
+    assert result.names == ("1", "3")
+    assert result.frame_ranges.tolist() == [[15, 20], [22, 22]]
+    notes = json.loads(result.metadata["notes"])
+    assert (notes["unreadable_frames"], notes["dropped_tracks"]) == (2, ["2"])

@@ -1,27 +1,27 @@
-"""Image files to uint8 tensors, and uint8 tensors to the size a network takes."""
+"""Image files to pixels by the fastest library at hand, TorchCodec or Pillow, and pixels to another size."""
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
-from nl3d.data.frames.decode import decode_image
-from nl3d.data.frames.names import IMAGE_SUFFIXES, natural_key
+MAX_PIXELS = 2**25
+"""Most pixels of an image or a video's frame, 8192 x 4096; a small file can claim any size and take that memory."""
 
-
-def list_images(folder: str | Path) -> list[Path]:
-    """Image files directly in a folder, hidden ones left out, in natural order of their names."""
-    found = [path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
-    return sorted(found, key=lambda path: natural_key(path.name))
+_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Decode a JPEG, PNG or WebP file, turned upright by its EXIF orientation.
-
-    Grey, palette and CMYK files become RGB, transparency is dropped, 16-bit values lose their low byte.
+    """Read an image file; see :func:`decode_image`.
 
     Args:
         path: The file.
@@ -31,7 +31,7 @@ def read_image(path: str | Path) -> Tensor:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file does not decode, or is cut short.
+        ValueError: If the file does not decode, is cut short, or has more than :data:`MAX_PIXELS`.
     """
     try:
         data = Path(path).read_bytes()
@@ -41,6 +41,48 @@ def read_image(path: str | Path) -> Tensor:
         return decode_image(data)
     except ValueError as error:
         raise ValueError(f"image {str(path)!r} cannot be read: {error}") from error
+
+
+def decode_image(data: bytes) -> Tensor:
+    """Decode a JPEG, PNG or WebP file, turned upright by its EXIF orientation.
+
+    Grey, palette and CMYK files become RGB, transparency is dropped, 16-bit values lose their low byte. TorchCodec from
+    0.16 on and Pillow give the same pixels.
+
+    Args:
+        data: The file's content.
+
+    Shape:
+        - Output: ``(3, H, W)`` uint8
+
+    Raises:
+        ValueError: If it does not decode, is cut short, or has more than :data:`MAX_PIXELS`.
+    """
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        width, height = Image.open(io.BytesIO(data), formats=_FORMATS).size  # reads the header alone
+        if width * height <= MAX_PIXELS:
+            return _fastest()(data)
+    except Exception as error:  # decoders raise almost anything for a damaged file
+        raise ValueError(_reason(error)) from error
+    raise ValueError(f"an image must have at most {MAX_PIXELS} pixels, got {width} x {height}")
+
+
+def decode_with_pillow(data: bytes) -> Tensor:
+    """Decode by Pillow; see :func:`decode_image`."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=_FORMATS))
+    if image.mode.startswith("I"):
+        values = torch.from_numpy((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
+        return values.expand(3, -1, -1).contiguous()
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def encode_jpeg(image: Tensor, quality: int = 95) -> bytes:
+    """Encode an image ``(3, H, W)`` uint8 as JPEG."""
+    data = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(data, "JPEG", quality=quality)
+    return data.getvalue()
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -59,3 +101,24 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     # The kernel for images whose channels come last is about twice as fast.
     batch = image.unsqueeze(0).contiguous(memory_format=torch.channels_last)
     return functional.interpolate(batch, size, mode="bilinear", antialias=True)[0].contiguous()
+
+
+@lru_cache(maxsize=1)
+def _fastest() -> Callable[[bytes], Tensor]:
+    try:
+        from torchcodec.decoders import decode_image as by_torchcodec
+    except (ImportError, OSError, RuntimeError):  # absent, older than its image decoders, or built for another torch
+        return decode_with_pillow
+
+    def decode(data: bytes) -> Tensor:
+        image: Tensor = by_torchcodec(data, mode="RGB")
+        return image if image.ndim == 3 else image[0]  # an animation's first frame
+
+    return decode
+
+
+def _reason(error: Exception) -> str:
+    """Return the library's first line, without the place in its source or memory."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = re.sub(r"^.*\.cpp:\d+, ", "", line)
+    return re.sub(r" <_io.BytesIO.*>", "", line).rstrip(".")

@@ -1,51 +1,75 @@
-"""Frames of a video file, or of a folder of images that stands for one, by number from 1."""
+"""Frames of a video file, or of a folder of its images, by number from 1."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import heapq
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nl3d.data.frames.images import list_images, read_image
+from nl3d.data.frames.images import MAX_PIXELS, read_image
+from nl3d.data.frames.names import is_image_name, number_images
+
+FrameIterator: TypeAlias = "Iterator[tuple[int, Tensor | ValueError]]"
+"""Numbers of frames, with their images ``(3, H, W)`` uint8 or the errors of those that do not decode."""
 
 
 class FrameStream(Protocol):
-    """Frames in order, decoded once."""
+    """Frames in order, decoded once.
+
+    Attributes:
+        path: The file or folder.
+        first: Number of the first frame there is.
+    """
 
     path: Path
+    first: int
 
-    def require(self, last: int) -> None:
-        """Refuse, as far as can be told without decoding, if there are fewer than ``last`` frames."""
+    def require(self, wanted: Collection[int]) -> None:
+        """Refuse, as far as is known without decoding, if one of the wanted frames is absent."""
 
-    def read(self, wanted: Container[int], last: int) -> Iterator[tuple[int, Tensor]]:
-        """Give number and image ``(3, H, W)`` uint8 of each wanted frame up to ``last``, in order."""
+    def read(self, wanted: Collection[int], *, skip_unreadable: bool = False) -> FrameIterator:
+        """Yield number and image ``(3, H, W)`` uint8 of each wanted frame, in order.
+
+        With ``skip_unreadable`` a frame that does not decode gives the error in place of its image.
+        """
 
 
-def open_frames(path: str | Path) -> FrameStream:
-    """Open a video file, or a folder of images in natural order (MOTChallenge's ``img1``).
+def open_frames(path: str | Path, *, first_frame: int | None = None) -> FrameStream:
+    """Open a video file, or a folder of a video's images such as MOTChallenge's ``img1``.
+
+    Args:
+        path: The file or folder.
+        first_frame: Number in the name of the image that is frame 1; the lowest number if left out.
 
     Raises:
         FileNotFoundError: If there is nothing at ``path``.
         ModuleNotFoundError: If it is a video and PyAV is not installed.
-        ValueError: If the folder holds no images.
+        ValueError: If the folder holds no images, or their names do not say which frames they are.
     """
     path = Path(path)
     if path.is_dir():
-        return ImageFrames(path)
+        return ImageFrames(path, first_frame=first_frame)
     if not path.exists():
         raise FileNotFoundError(f"video {str(path)!r} does not exist")
     return VideoFrames(path)
 
 
+_SKIP = "; --skip-unreadable (skip_unreadable=True) leaves out frames that do not decode"
+
+
 class VideoFrames:
     """Frames of a video file, decoded by FFmpeg through PyAV and turned upright as the file asks.
 
-    Frames count as they are decoded, from 1, like in OpenCV, on which most trackers stand. One frame is held at a time.
+    Frames count as they are decoded, from 1, as in OpenCV, which most trackers use. Where the resolution changes,
+    frames are scaled to the size of the first, as FFmpeg does. One frame is held at a time.
 
     Args:
         path: The video file.
@@ -55,103 +79,186 @@ class VideoFrames:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path, self.first = Path(path), 1
         self._av = import_av()
 
-    def require(self, last: int) -> None:
-        """Refuse a video with fewer than ``last`` frames, without decoding it.
+    def require(self, wanted: Collection[int]) -> None:
+        """Refuse a video with too few frames, without decoding it.
 
         The count that a container announces may be an estimate or missing, so a low one is checked by counting packets.
         """
-        try:
-            with self._av.open(str(self.path)) as container:
-                stream = self._stream(container)
-                if stream.frames >= last:
+        last, count = max(wanted), 0
+        with self._open() as (container, stream):
+            if stream.frames >= last:
+                return
+            for packet in container.demux(stream):
+                count += packet.size > 0 and not packet.is_discard
+                if count == last:
                     return
-                count = 0
-                for packet in container.demux(stream):
-                    count += packet.size > 0
-                    if count == last:
-                        return
-        except self._av.error.FFmpegError as error:
-            raise self._unreadable(error) from error
         raise self._too_short(count, last)
 
-    def read(self, wanted: Container[int], last: int) -> Iterator[tuple[int, Tensor]]:
-        """Decode up to frame ``last`` and give the wanted frames.
+    def read(self, wanted: Collection[int], *, skip_unreadable: bool = False) -> FrameIterator:
+        """Decode up to the last wanted frame and yield the wanted ones.
 
         Raises:
-            ValueError: If the file is no video, breaks off in the middle, or ends before ``last``.
+            ValueError: If the file is no video, a frame does not decode, or the video ends before the last wanted one.
         """
-        number = 0
-        try:
-            with self._av.open(str(self.path)) as container:
-                stream = self._stream(container)
-                stream.thread_type = "AUTO"
-                for number, frame in enumerate(container.decode(stream), 1):
-                    if number in wanted:
-                        image = np.rot90(frame.to_ndarray(format="rgb24"), getattr(frame, "rotation", 0) // 90)
-                        yield number, torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-                    if number >= last:
-                        return
-        except self._av.error.FFmpegError as error:
-            raise self._unreadable(error, after=number) from error
+        wanted = frozenset(wanted)
+        last, number, first = max(wanted), 0, None
+        for number, frame in self._decode(skip_unreadable=skip_unreadable):
+            if not isinstance(frame, ValueError):
+                first = first or frame
+            if number in wanted:
+                yield number, frame if isinstance(frame, ValueError) else self._image(frame, first)
+            if number >= last:
+                return
         raise self._too_short(number, last)
 
-    def _stream(self, container: Any) -> Any:
-        streams = container.streams.video
-        if not streams:
-            raise ValueError(f"video {str(self.path)!r} must have a video stream, got none")
-        return streams[0]
+    def _decode(self, *, skip_unreadable: bool) -> Iterator[tuple[int, Any]]:
+        """Yield number and frame of FFmpeg, or the error of a frame that is lost.
 
-    def _unreadable(self, error: Exception, after: int = 0) -> ValueError:
-        where = f" after frame {after}" if after else ""
+        A lost frame keeps its number: it is known by the time of its packet, since every packet shown before a frame
+        has been sent to the decoder when that frame comes out.
+        """
+        number = 0
+        pending: list[int] = []  # times of packets whose frames have not come out, a heap
+        broken: Exception | None = None
+        regular = True  # each packet gave one frame while none was broken
+        with self._open() as (container, stream):
+            stream.thread_type = "SLICE" if skip_unreadable else "AUTO"  # threads by frame lose more around an error
+            for packet in container.demux(stream):
+                if packet.size and packet.pts is not None and not packet.is_discard:
+                    heapq.heappush(pending, packet.pts)
+                try:
+                    frames = packet.decode()
+                except self._av.error.FFmpegError as error:
+                    if not skip_unreadable:
+                        raise self._unreadable(error, f" after frame {number}" if number else "", _SKIP) from error
+                    broken = error
+                    continue
+                for frame in frames:
+                    passed = 0
+                    while frame.pts is not None and pending and pending[0] <= frame.pts:
+                        passed += heapq.heappop(pending) < frame.pts
+                    if broken is None:
+                        regular &= passed == 0 or number == 0
+                    elif frame.pts is None or not regular:
+                        raise self._unreadable(broken, f" after frame {number}, and what follows cannot be numbered")
+                    else:
+                        yield from self._lost(number, passed, broken)
+                        number += passed
+                    number += 1
+                    yield number, frame
+            if pending and number and regular and broken is None:  # lost by the decoder's threads at the end
+                broken = ValueError("Invalid data found when processing input")
+                if not skip_unreadable:
+                    raise self._unreadable(broken, f" after frame {number}", _SKIP)
+        if broken is not None:
+            yield from self._lost(number, len(pending), broken)
+
+    def _lost(self, number: int, count: int, error: Exception) -> Iterator[tuple[int, ValueError]]:
+        for lost in range(number + 1, number + 1 + count):
+            yield lost, self._unreadable(error, f" at frame {lost}")
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        """Open the file and its video stream; errors of FFmpeg become one sentence."""
+        if self.path.stat().st_size == 0:
+            raise ValueError(f"video {str(self.path)!r} cannot be read: the file is empty")
+        try:
+            # a file object, since FFmpeg takes some names for protocols or patterns
+            with self.path.open("rb") as file, self._av.open(file, metadata_errors="ignore") as container:
+                kind = container.format.name
+                if kind == "tty":
+                    raise ValueError(f"video {str(self.path)!r} must be a video, got a text file")
+                if kind.endswith("_pipe"):
+                    raise ValueError(
+                        f"video {str(self.path)!r} must be a video, got an image; put a video's images into a folder"
+                    )
+                streams = [
+                    stream
+                    for stream in container.streams.video
+                    if "attached_pic" not in str(stream.disposition).lower()
+                ]
+                if not streams:
+                    raise ValueError(f"video {str(self.path)!r} must have a video stream, got none")
+                self._check_pixels(streams[0].codec_context)
+                yield container, streams[0]
+        except self._av.error.FFmpegError as error:
+            raise self._unreadable(error) from error
+
+    def _image(self, frame: Any, first: Any) -> Tensor:
+        self._check_pixels(frame)
+        image = frame.reformat(width=first.width, height=first.height, format="rgb24").to_ndarray()
+        image = np.rot90(image, getattr(frame, "rotation", 0) // 90)
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+    def _check_pixels(self, picture: Any) -> None:
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ValueError(
+                f"video {str(self.path)!r} must have at most {MAX_PIXELS} pixels per frame, "
+                f"got {picture.width} x {picture.height}"
+            )
+
+    def _unreadable(self, error: Exception | None, where: str = "", remedy: str = "") -> ValueError:
         reason = getattr(error, "strerror", None) or str(error)
-        return ValueError(f"video {str(self.path)!r} cannot be read{where}: {reason}")
+        return ValueError(f"video {str(self.path)!r} cannot be read{where}: {reason}{remedy}")
 
     def _too_short(self, count: int, last: int) -> ValueError:
-        return too_short(self.path, "video", count, last)
+        return ValueError(
+            f"video {str(self.path)!r} must have {last} frames, the last with a box, got {count}; "
+            "check that the tracks belong to it"
+        )
 
 
 class ImageFrames:
-    """Frames of a video that was unpacked into a folder of images, in natural order of their names.
+    """Frames of a video that was unpacked into a folder of images, numbered by the numbers in their names.
 
     Args:
         path: The folder.
+        first_frame: Number in the name of the image that is frame 1; the lowest number if left out. Images without
+            numbers in their names count from 1 in order.
 
     Raises:
-        ValueError: If it holds no images.
+        ValueError: If it holds no images, or their names do not say which frames they are.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, first_frame: int | None = None) -> None:
         self.path = Path(path)
-        self.images = list_images(self.path)
-        if not self.images:
+        names = [name for name in os.listdir(path) if is_image_name(name)]  # noqa: PTH208 - a path each is slow
+        if not names:
             raise ValueError(f"folder {str(self.path)!r} must hold images (.jpg, .png or .webp), got none")
+        images, numbered = number_images(self.path, names)
+        self.offset = (first_frame if numbered and first_frame is not None else min(images)) - 1
+        self.images = {number - self.offset: name for number, name in images.items()}
+        self.first = min(self.images)
 
-    def require(self, last: int) -> None:
-        """Refuse a folder with fewer than ``last`` images."""
-        if len(self.images) < last:
-            raise too_short(self.path, "folder", len(self.images), last)
+    def require(self, wanted: Collection[int]) -> None:
+        """Refuse a folder without an image of one of the wanted frames."""
+        missing = [number + self.offset for number in wanted if number not in self.images]
+        if missing:
+            first, last = self.first + self.offset, max(self.images) + self.offset
+            raise ValueError(
+                f"folder {str(self.path)!r} must have an image of each frame with a box, got none numbered "
+                f"{min(missing)}; its names are numbered from {first} to {last}. Where the boxes give the first image "
+                "another number N, pass --first-frame N (BoxOptions(first_frame=N))"
+            )
 
-    def read(self, wanted: Container[int], last: int) -> Iterator[tuple[int, Tensor]]:
-        """Decode the wanted images up to number ``last``."""
-        self.require(last)
-        for number, path in enumerate(self.images[:last], 1):
-            if number in wanted:
-                yield number, read_image(path)
-
-
-def too_short(path: Path, kind: str, count: int, last: int) -> ValueError:
-    """Word the refusal of frames that end before their boxes do."""
-    return ValueError(
-        f"{kind} {str(path)!r} must have {last} frames, the last with a box, got {count}; "
-        "check that the tracks belong to it"
-    )
+    def read(self, wanted: Collection[int], *, skip_unreadable: bool = False) -> FrameIterator:
+        """Decode the wanted images."""
+        self.require(wanted)
+        for number in sorted(wanted):
+            try:
+                image: Tensor | ValueError = read_image(self.path / self.images[number])
+            except ValueError as error:
+                if not skip_unreadable:
+                    raise
+                image = error
+            yield number, image
 
 
 def import_av() -> ModuleType:
-    """Import PyAV, or say how to get it."""
+    """Import PyAV, or raise an error that names the extra."""
     try:
         import av
     except ModuleNotFoundError as error:

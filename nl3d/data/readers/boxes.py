@@ -7,12 +7,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
+
+from nl3d.data.frames.video import FrameStream, open_frames
+from nl3d.data.labels import parse_label
 
 ALL_CLASSES = "all"
 """Entry of :attr:`BoxOptions.classes` that keeps every class."""
@@ -95,12 +98,49 @@ class Boxes:
         left_out: Number of boxes left out for each reason; empty if there were none.
         classes: Number of boxes kept of each class, if there are several; else empty.
         first_frame: Number that the file gives to the first frame of the video.
+        path: The file.
+        options: How it was read.
     """
 
     tracks: list[BoxTrack]
     left_out: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
     first_frame: int = 1
+    path: str = ""
+    options: BoxOptions = field(default_factory=BoxOptions)
+
+    def open_video(self, video: str | Path) -> FrameStream:
+        """Open the video of these boxes, and refuse what does not fit together.
+
+        Args:
+            video: A video file, or a folder of a video's images.
+
+        Raises:
+            FileNotFoundError: If it does not exist.
+            ValueError: If it cannot be read, lacks a frame with a box, or the boxes are corners for all it seems.
+        """
+        frames = open_frames(video, first_frame=self.first_frame if self.options.first_frame is None else None)
+        frames.require({number for track in self.tracks for number in track.frames.tolist()})
+        if self.options.format is None:
+            _, image = next(frames.read({frames.first}, skip_unreadable=True))
+            if isinstance(image, Tensor):
+                self._check_corners(*image.shape[-2:])
+        return frames
+
+    def _check_corners(self, height: int, width: int) -> None:
+        """Refuse ``x1,y1,x2,y2`` in place of ``left,top,width,height``, which most boxes reveal together."""
+        left, top, right, bottom = np.concatenate([track.boxes for track in self.tracks]).T
+        inside = (
+            (left >= 0) & (top >= 0) & (right > left) & (bottom > top) & (right <= width + 1) & (bottom <= height + 1)
+        )
+        outside = (left + right > width + 1) | (top + bottom > height + 1)
+        if inside.all() and 2 * outside.sum() > len(left):
+            raise ValueError(
+                f"tracks file {self.path!r} must give boxes as left,top,width,height, but {outside.sum()} of "
+                f"{len(left)} reach outside the frame of {width} x {height} pixels, and all lie inside as x1,y1,x2,y2; "
+                "subtract the first corner from the second, or name the format with --box-format "
+                "(BoxOptions(format=...)) if they are right as they are"
+            )
 
 
 class BadBoxError(ValueError):
@@ -180,7 +220,7 @@ def read_boxes(path: str | Path, options: BoxOptions | None = None) -> Boxes:
             "multiply them by its size, or pass --box-format (BoxOptions(format=...)) if they are pixels"
         )
     tracks = _group(path, rows, np.array(lines)[kept], first_frame)
-    return Boxes(tracks, dict(left_out), classes if len(classes) > 1 else {}, first_frame)
+    return Boxes(tracks, dict(left_out), classes if len(classes) > 1 else {}, first_frame, str(path), options)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -211,22 +251,19 @@ def _parse_row(line: str, first_frame: int) -> Row:
     if frame < first_frame:
         hint = "; for boxes that count frames from 0 pass --first-frame 0 (BoxOptions(first_frame=0))"
         raise ValueError(f"frame must be a whole number from {first_frame} on" + hint * (frame == 0))
-    if track_id < 0 or track_id == UNTRACKED:
-        raise BadBoxError(f"id must be a whole number from 0 on; {track_id} marks a box without a track")
+    if track_id < 0 or track_id >= UNTRACKED:
+        raise BadBoxError(f"id must be a whole number from 0 to 2**64 - 2; {track_id} marks a box without a track")
     if width <= 0 or height <= 0:
         raise BadBoxError("width and height must be above 0")
     return Row(frame, track_id, (left, top, width, height), tuple(columns[6:]))
 
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d{1,4})?", re.ASCII | re.IGNORECASE)
-_NO_NUMBER = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:e([+-]?\d{1,4}))?", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 
 
 def _number(text: str) -> float:
-    if not _NUMBER.fullmatch(text):
-        if _NO_NUMBER.fullmatch(text):
-            raise BadBoxError("frame,id,left,top,width,height must be finite")
-        raise ValueError("frame,id,left,top,width,height must be numbers; remove a header or begin its line with #")
+    _check_number(text)
     value = float(text)
     if abs(value) > MAX_PIXELS:
         raise BadBoxError(f"left,top,width,height must lie within {MAX_PIXELS:.0f} pixels")
@@ -235,16 +272,21 @@ def _number(text: str) -> float:
 
 def _whole(text: str, what: str) -> int:
     """Parse a whole number exactly, also where it is written as a float; all its digits must be there."""
-    if text.isascii() and text.isdigit() and len(text) < 30:
-        return int(text)
-    if not _NUMBER.fullmatch(text):
-        _number(text)  # says what it is instead
-    value = Decimal(text)
-    if value != value.to_integral_value() or abs(value) >= 2**64:
-        raise ValueError(f"{what} must be a whole number of at most 64 bits")
-    if abs(value) > 2**53 or value.as_tuple().exponent > 0:  # type: ignore[operator]  # it is finite
-        raise ValueError(f"{what} must be written with all its digits, since a float of this size has lost some")
-    return int(value)
+    number = _check_number(text)
+    try:
+        if int(number[3] or 0) <= len(number[1] or number[2] or ""):  # 1.23457e+06 has lost a digit
+            return int(parse_label(text))
+    except ValueError:
+        pass
+    raise ValueError(f"{what} must be a whole number, written with all its digits")
+
+
+def _check_number(text: str) -> re.Match[str]:
+    if number := _NUMBER.fullmatch(text):
+        return number
+    if _NOT_FINITE.fullmatch(text):
+        raise BadBoxError("frame,id,left,top,width,height must be finite")
+    raise ValueError("frame,id,left,top,width,height must be numbers; remove a header or begin its line with #")
 
 
 def _mot_label(extra: tuple[str, ...]) -> str | None:
@@ -256,11 +298,11 @@ def _mot_label(extra: tuple[str, ...]) -> str | None:
 
 
 def _class_label(text: str) -> str | None:
-    """Canonical text of a class; None for a fraction, which is no class."""
-    if not _NUMBER.fullmatch(text):
-        return text or None
-    value = float(text)
-    return str(int(value)) if value == int(value) else None
+    """Canonical text of a class; None for what is none, such as a fraction."""
+    try:
+        return parse_label(text)
+    except ValueError:
+        return None
 
 
 def _is(text: str, *values: float) -> bool:
@@ -362,26 +404,29 @@ def _group(path: Path, rows: Sequence[Row], lines: NDArray[np.int64], first_fram
     ]
 
 
-def clip_box(box: NDArray[np.float64], height: int, width: int) -> tuple[tuple[int, int, int, int] | None, bool]:
-    """Round a box to whole pixels and cut it to the frame.
+def cut_box(image: Tensor, box: NDArray[np.float64]) -> tuple[Tensor, bool] | None:
+    """Round a box to whole pixels, at least one each way, and cut it out of a frame.
 
     Args:
+        image: The frame.
         box: ``left, top, width, height`` in pixels.
-        height: Height of the frame.
-        width: Width of the frame.
+
+    Shape:
+        - Input: ``(3, H, W)``
+        - Output: ``(3, h, w)``, a view
 
     Returns:
-        ``(top, bottom, left, right)`` of the pixels inside, or None where there are none; and whether anything of the
-        box lay outside.
+        The pixels, and whether some of the box lay outside the frame; None if all of it did.
 
     Example:
-        >>> clip_box(np.array([-4.0, 10.0, 20.0, 50.0]), height=40, width=100)
-        ((10, 40, 0, 16), True)
+        >>> pixels, clipped = cut_box(torch.zeros(3, 40, 100), np.array([-4.0, 10.0, 20.0, 50.0]))
+        >>> pixels.shape, clipped
+        (torch.Size([3, 30, 16]), True)
     """
+    height, width = image.shape[-2:]
     left, top = round(box[0]), round(box[1])
     right, bottom = max(round(box[0] + box[2]), left + 1), max(round(box[1] + box[3]), top + 1)
     inside = max(top, 0), min(bottom, height), max(left, 0), min(right, width)
-    outside = inside != (top, bottom, left, right)
     if inside[0] >= inside[1] or inside[2] >= inside[3]:
-        return None, True
-    return inside, outside
+        return None
+    return image[:, inside[0] : inside[1], inside[2] : inside[3]], inside != (top, bottom, left, right)

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.frames.decode import encode_jpeg
+from nl3d.data.frames.images import encode_jpeg
 from nl3d.data.frames.names import FrameNames, is_image_name, require_file
-from nl3d.data.frames.video import open_frames
 from nl3d.data.labels import number_labels, parse_label
-from nl3d.data.readers.boxes import BoxOptions, BoxTrack, clip_box, read_boxes
+from nl3d.data.readers.boxes import Boxes, BoxOptions, BoxTrack, cut_box, read_boxes
 from nl3d.data.tracklets import Tracklet
+from nl3d.files import replacing
 
 
 def read_reassociation(
@@ -69,7 +70,8 @@ def read_reassociation(
     if tracks is None:
         source, tracks = source / "img1", source / "gt" / "gt.txt"
         boxes = boxes or BoxOptions(format="mot-gt")
-    box_tracks = read_boxes(tracks, boxes).tracks
+    read = read_boxes(tracks, boxes)
+    box_tracks = read.tracks
     if later is not None:
         stretches = _later(box_tracks, later, num_frames)
         protocol = f"found again {later} frames later"
@@ -77,7 +79,7 @@ def read_reassociation(
         stretches = _visits(box_tracks, _read_people(Path(people or ""), box_tracks), num_frames)
         protocol = "found again on re-entry"
     folder = Path(crops)
-    outside = _cut(source, Path(tracks), folder, stretches)
+    outside = _cut(source, read, folder, stretches)
     found: dict[str, list[Tracklet]] = {"query": [], "gallery": []}
     for stretch in stretches:
         names = [_crop_name(stretch.track, n) for n in stretch.frames if (stretch.track, n) not in outside]
@@ -114,16 +116,25 @@ def _stretch(
     return _Stretch(track.track_id, pid, person or str(pid), camid, tuple(parts), frames, boxes)
 
 
-def _later(tracks: Iterable[BoxTrack], later: int, num_frames: int) -> list[_Stretch]:
+def _later(tracks: Sequence[BoxTrack], later: int, num_frames: int) -> list[_Stretch]:
     stretches = []
+    pids = number_labels(str(track.track_id) for track in tracks)
     for track in tracks:
         first = track.frames < track.frames[0] + num_frames
         beyond = track.frames >= track.frames[first][-1] + later
         if beyond.any():
-            stretches.append(_stretch(track, first, pid=track.track_id, camid=1, parts=["query"]))
+            stretches.append(
+                _stretch(
+                    track, first, pid=pids[str(track.track_id)], person=str(track.track_id), camid=1, parts=["query"]
+                )
+            )
             start = track.frames[beyond][0]
             first = beyond & (track.frames < start + num_frames)
-        stretches.append(_stretch(track, first, pid=track.track_id, camid=2, parts=["gallery"]))
+        stretches.append(
+            _stretch(
+                track, first, pid=pids[str(track.track_id)], person=str(track.track_id), camid=2, parts=["gallery"]
+            )
+        )
     return stretches
 
 
@@ -168,10 +179,14 @@ def _crop_name(track: int, frame: int) -> str:
     return f"{track:06d}/{frame:08d}.jpg"
 
 
-def _cut(source: Path, tracks: Path, folder: Path, stretches: Iterable[_Stretch]) -> set[tuple[int, int]]:
+def _cut(source: Path, boxes: Boxes, folder: Path, stretches: Iterable[_Stretch]) -> set[tuple[int, int]]:
     """Cut out the boxes that are not there yet; gives those that lie outside the frame."""
     stamp = folder / "source.json"
-    origin = {"source": source.name, "tracks": hashlib.sha256(tracks.read_bytes()).hexdigest()}
+    origin = {
+        "source": source.name,
+        "tracks": hashlib.sha256(Path(boxes.path).read_bytes()).hexdigest(),
+        "boxes": boxes.options.to_json(),
+    }
     outside: set[tuple[int, int]] = set()
     if stamp.is_file():
         before = json.loads(stamp.read_text(encoding="utf-8"))
@@ -195,21 +210,17 @@ def _cut(source: Path, tracks: Path, folder: Path, stretches: Iterable[_Stretch]
                 wanted[frame][stretch.track] = box
     if not wanted:
         return outside
-    video = open_frames(source)
-    video.require(max(wanted))
-    for frame, image in video.read(wanted.keys(), max(wanted)):
+    for frame, image in boxes.open_video(source).read(wanted):
+        assert isinstance(image, Tensor)  # errors are raised
         for track, box in wanted[frame].items():
-            inside, _ = clip_box(box, *image.shape[-2:])
-            if inside is None:
+            if (cut := cut_box(image, box)) is None:
                 outside.add((track, frame))
-                continue
-            top, bottom, left, right = inside
-            _write(folder / _crop_name(track, frame), encode_jpeg(image[:, top:bottom, left:right]))
+            else:
+                _write(folder / _crop_name(track, frame), encode_jpeg(cut[0]))
     _write(stamp, json.dumps({**origin, "outside": sorted(outside)}).encode())
     return outside
 
 
 def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_bytes(data)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nl3d.data.frames import decode
-from nl3d.data.frames.decode import decode_image, decode_with_pillow, encode_jpeg
+from nl3d.data.frames import images
+from nl3d.data.frames.images import decode_image, decode_with_pillow, encode_jpeg
 
 RNG = np.random.default_rng(0)
 PIXELS = np.asarray(Image.fromarray(RNG.integers(0, 256, (10, 5, 3), dtype=np.uint8)).resize((20, 40)))
@@ -43,7 +43,7 @@ FILES = {
 @pytest.fixture(params=["fastest", "pillow"])
 def decoder(request, monkeypatch):
     if request.param == "pillow":
-        monkeypatch.setattr(decode, "_fastest", lambda: decode_with_pillow)
+        monkeypatch.setattr(images, "_fastest", lambda: decode_with_pillow)
     else:
         pytest.importorskip("torchcodec", minversion="0.16")
     return decode_image
@@ -90,7 +90,19 @@ def test_without_torchcodec_pillow_decodes(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    decode._fastest.cache_clear()
-    assert decode._fastest() is decode_with_pillow
+    images._fastest.cache_clear()
+    assert images._fastest() is decode_with_pillow
     monkeypatch.undo()
-    decode._fastest.cache_clear()
+    images._fastest.cache_clear()
+
+
+def test_a_small_file_that_claims_many_pixels_is_refused(decoder):
+    data = save(Image.new("1", (8192, 4097)), "PNG")
+    assert len(data) < 9000
+    with pytest.raises(ValueError, match="an image must have at most 33554432 pixels, got 8192 x 4097"):
+        decoder(data)
+
+
+def test_other_kinds_of_image_are_refused(decoder):
+    with pytest.raises(ValueError, match="cannot identify image file"):
+        decoder(save(RGB, "BMP"))
