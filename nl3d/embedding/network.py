@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from nl3d.layers.precision import float32_on_small_maps
+
 SEED = 0
 """Of networks that stand in where no weights are."""
 
@@ -112,7 +114,7 @@ class ClipRunner(AbstractContextManager["ClipRunner"]):
         # images: (B, T, 3, H, W) uint8
         clips = images.to(self.device, non_blocking=True).transpose(1, 2).contiguous()  # moved while they are bytes
         clips = clips.float().mul_(self._scale).add_(self._shift).to(self.dtype)  # (B, 3, T, H, W)
-        with self._autocast():
+        with self._autocast(), float32_on_small_maps(clips):
             output: Any = self.model(clips)
         vectors = output if isinstance(output, Tensor) else getattr(output, self.layer)
         return vectors.double().cpu()  # (B, D), double so that averages do not depend on the batches

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nl3d.layers.precision import float32_on_small_maps
 from nl3d.layers.shapes import check_clips
 
 
@@ -207,7 +208,8 @@ def _taking_clips(method: Callable[..., Any]) -> Callable[..., Any]:
         frames = x.transpose(1, 2).flatten(0, 1)
         if channels_last and name == "forward_head":
             frames = frames.permute(0, 2, 3, 1)
-        output = method(self, frames, *args, **kwargs)
+        with float32_on_small_maps(frames):
+            output = method(self, frames, *args, **kwargs)
         if shape.num_clips != num_clips:
             raise RuntimeError(
                 "an inflated network must run one batch at a time, but its clips changed during the call; "

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from nl3d.inflate.clips import Behaviour
 from nl3d.inflate.kernels import KernelInit, identity_taps, inflate_kernel
+from nl3d.layers.precision import convolve
 from nl3d.layers.separable import SeparableConv3d, symmetric_padding
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 
@@ -57,7 +58,8 @@ class SameConv3d(nn.Conv3d):
         time = int(self.padding[0])
         if self.replicate and time:
             x, time = F.pad(x, (0, 0, 0, 0, time, time), mode="replicate"), 0
-        return F.conv3d(x, self.weight, self.bias, self.stride, (time, 0, 0), self.dilation, self.groups)
+        padding = (time, 0, 0)
+        return convolve(F.conv3d, x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class OneFrameConv(Behaviour):
@@ -72,7 +74,8 @@ class OneFrameConv(Behaviour):
         padding = conv.padding[1:]
         if isinstance(self, SameConv3d):
             x = self.pad_space(x)
-        return F.conv2d(x, conv.weight[:, :, 0], conv.bias, conv.stride[1:], padding, conv.dilation[1:], conv.groups)
+        kernel, stride, dilation = conv.weight[:, :, 0], conv.stride[1:], conv.dilation[1:]
+        return convolve(F.conv2d, x, kernel, conv.bias, stride, padding, dilation, conv.groups)
 
 
 def plain_conv(conv: nn.Conv2d, kernel: TimeKernel) -> nn.Module | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from nl3d.layers.precision import Conv3d
 from nl3d.layers.shapes import Size3, check_clips, to_3tuple
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 
@@ -80,7 +81,7 @@ class SeparableConv3d(nn.Module):
             groups=groups,
             time_padding=time_padding,
         )
-        self.spatial = nn.Conv3d(
+        self.spatial = Conv3d(
             in_channels,
             out_channels,
             (1, kh, kw),

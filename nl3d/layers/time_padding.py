@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nl3d.layers.precision import Conv3d, convolve
 from nl3d.layers.shapes import check_choice
 
 TimePadding: TypeAlias = Literal["zeros", "replicate"]
@@ -32,7 +33,8 @@ class TimePaddedConv3d(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         time, height, width = (int(pad) for pad in self.padding)
         frames = F.pad(input, (0, 0, 0, 0, time, time), mode="replicate")
-        return F.conv3d(frames, self.weight, self.bias, self.stride, (0, height, width), self.dilation, self.groups)
+        padding = (0, height, width)
+        return convolve(F.conv3d, frames, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 def time_padded_conv3d(
@@ -49,7 +51,7 @@ def time_padded_conv3d(
 ) -> nn.Conv3d:
     """Build the plain convolution, or the one with replicated end frames where there is time to pad."""
     check_choice(time_padding, ("zeros", "replicate"), name="time_padding")
-    kind = TimePaddedConv3d if time_padding == "replicate" and padding[0] else nn.Conv3d
+    kind = TimePaddedConv3d if time_padding == "replicate" and padding[0] else Conv3d
     return kind(
         in_channels,
         out_channels,

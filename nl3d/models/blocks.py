@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nl3d.layers.precision import Conv3d
 from nl3d.layers.separable import SeparableConv3d
 from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 
@@ -16,7 +17,7 @@ Shortcut: TypeAlias = Literal["conv", "pad"]
 
 def conv1x1(in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Conv3d:
     """1x1x1 convolution without bias."""
-    return nn.Conv3d(in_channels, out_channels, 1, stride=stride, bias=False)
+    return Conv3d(in_channels, out_channels, 1, stride=stride, bias=False)
 
 
 def conv3x3(

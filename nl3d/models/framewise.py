@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.layers.head import ReIDHead, ReIDOutput
+from nl3d.layers.precision import float32_on_small_maps
 from nl3d.layers.shapes import check_choice, check_clips
 from nl3d.models.reid_network import ReIDNetwork
 from nl3d.models.resnet3d import IMAGENET_CFG
@@ -174,7 +175,8 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
     def forward_features(self, clips: Tensor) -> Tensor:
         """Feature maps ``(B, C, T, H', W')`` of the frames of clips ``(B, in_channels, T, H, W)``."""
         check_clips(clips, self.in_channels)
-        maps = self.backbone.forward_features(rearrange(clips, "b c t h w -> (b t) c h w"))
+        with float32_on_small_maps(clips):
+            maps = self.backbone.forward_features(rearrange(clips, "b c t h w -> (b t) c h w"))
         if maps.ndim != 4:
             raise ValueError(f"backbone must give maps of features (B, C, H, W), got {tuple(maps.shape)}")
         return rearrange(maps, "(b t) c h w -> b c t h w", t=clips.shape[2])
