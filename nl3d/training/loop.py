@@ -269,11 +269,11 @@ class Trainer:
         check_same_run(self.run, state, self.config, self.accelerator.num_processes, repr(self.criterion))
         try:
             self._restore(tensors, state)
-        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
             fault = " ".join(str(error).split())[:200]
             raise ValueError(
-                f"checkpoint must be whole and of this version of nl3d, got {str(path)!r} "
-                f"({type(error).__name__}: {fault}); remove the folder to train from the start"
+                f"checkpoint must be of this data and this version of nl3d, and whole, got {str(path)!r} "
+                f"({type(error).__name__}: {fault}); remove it to train from the start"
             ) from error
         self._write_history()  # a run may be killed between the checkpoint and its history
         if self.accelerator.is_main_process:

@@ -115,7 +115,7 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 def rebuild_network(described: dict[str, Any], config: TrainingConfig, num_classes: int) -> nn.Module:
     """Build the network that :func:`describe_network` described, with random weights."""
     kinds: dict[str, Any] = {"ResNet3d": ResNet3d, "FramewiseNet": FramewiseNet}
-    if "kind" in described:
+    if described.get("kind") in kinds:
         model = kinds[described["kind"]](**{**described["options"], "num_classes": num_classes})
     else:
         model = _new_network(config, None, num_classes)

@@ -6,13 +6,14 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import time
 
 import pytest
 import torch
 
-from nl3d.training.checkpoint import read_checkpoint
+from nl3d.training.checkpoint import read_checkpoint, write_checkpoint
 from nl3d.training.run import run_training
 from tests.training.toys import toy_config
 
@@ -132,3 +133,62 @@ def test_finished_run_is_not_repeated(unbroken):
     result = run_training(toy_config(**CONFIG), unbroken)
     assert result == json.loads((unbroken / "result.json").read_text())["result"]
     assert (unbroken / "last.safetensors").stat().st_mtime_ns == before
+
+
+def damaged(tensors, state):
+    """Ways in which a checkpoint can be another version's, or no checkpoint at all."""
+    progress = dict(state["progress"])
+    yield {name: value for name, value in tensors.items() if name != "model.bn1.weight"}, state
+    yield {**tensors, "model.bn1.weight": torch.zeros(3)}, state
+    yield {name: value for name, value in tensors.items() if not name.startswith("rng.")}, state
+    yield tensors, {**state, "progress": {**progress, "speed": 1}}
+    yield tensors, {**state, "progress": 3}
+    yield tensors, {**state, "batches": {}}
+    yield tensors, {**state, "batches": 3}
+    yield tensors, {**state, "batches": {**state["batches"], "num_people": 9}}
+    yield tensors, {name: value for name, value in state.items() if name != "optimizer"}
+    yield tensors, {name: value for name, value in state.items() if name != "num_averaged"}
+    yield tensors, {name: value for name, value in state.items() if name != "config"}
+    yield tensors, {**state, "config": []}
+
+
+def refuses_in_one_sentence(run, name):
+    with pytest.raises(ValueError, match=name) as refused:
+        run_training(toy_config(**CONFIG), run, board=False)
+    text = str(refused.value)
+    assert "\n" not in text
+    assert "remove" in text
+    assert len(text) < 500
+
+
+def test_damaged_checkpoint_is_refused_in_one_sentence(unbroken, tmp_path):
+    tensors, state = read_checkpoint(unbroken / "last.safetensors")
+    path = tmp_path / "last.safetensors"
+    for number, (changed, other) in enumerate(damaged(tensors, state)):
+        write_checkpoint(path, changed, other)
+        refuses_in_one_sentence(tmp_path, r"checkpoint .*must (be of this data and this version|hold a configuration)")
+        assert read_checkpoint(path)[1] == json.loads(json.dumps(other)), number
+    whole = (unbroken / "last.safetensors").read_bytes()
+    for broken in (whole[: len(whole) // 2], whole[:6], b"", b"\xff" * 100, whole[:8] + b"[" + whole[9:]):
+        path.write_bytes(broken)
+        refuses_in_one_sentence(tmp_path, r"checkpoint must be whole, got .*last\.safetensors")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"config": 3, "result": {}}', "null"])
+def test_damaged_result_is_refused_in_one_sentence(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    refuses_in_one_sentence(tmp_path, r"result\.json' must be a run's result, but is damaged")
+
+
+def test_full_disk_is_named_and_the_old_checkpoint_resumes(unbroken, tmp_path):
+    """A limit on the size of files stands for a disk without room: writes fail in the same way."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.safetensors' cannot be written \(.*File too large.*\); make room"):
+            run_training(toy_config(**CONFIG), tmp_path, board=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("*.safetensors*"))
+    run_training(toy_config(**CONFIG), tmp_path, board=False)
+    assert_same_run(tmp_path, unbroken)
