@@ -93,7 +93,7 @@ def test_refuses(changes, message):
 
 
 def test_unknown_arguments_and_missing_folders_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="speed"):
+    with pytest.raises(ValueError, match=r"data_args must be arguments of walkers, got \{'speed': 1\} \(.*speed"):
         read_dataset(toy_config(data_args={"speed": 1}))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_dataset(toy_config(dataset="mars", root=str(tmp_path / "nowhere"), data_args={}))
