@@ -1,3 +1,6 @@
+import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -58,3 +61,90 @@ def test_check_output_refuses(tmp_path):
         check_output(tmp_path / "no" / "file", overwrite=False)
     with pytest.raises(IsADirectoryError, match="must be a file"):
         check_output(tmp_path, overwrite=True)
+
+
+def test_an_input_is_never_an_output(tmp_path):
+    table, frames, other = tmp_path / "table.csv", tmp_path / "frames", tmp_path / "other.png"
+    (frames / "t").mkdir(parents=True)
+    picture = frames / "t" / "0001.JPG"
+    for path in (table, picture, other):
+        path.touch()
+    (tmp_path / "link.csv").symlink_to(table)
+    (tmp_path / "hard.csv").hardlink_to(table)
+    for output in (table, tmp_path / "link.csv", tmp_path / "hard.csv", picture):
+        with pytest.raises(ValueError, match=r"must not replace an input, '.*(table.csv|frames)'; choose another name"):
+            check_output(output, overwrite=True, inputs=(None, table, frames, tmp_path / "none"))
+    assert check_output(other, overwrite=True, inputs=(table, frames)) == other
+    assert check_output(frames / "out.safetensors", overwrite=True, inputs=(frames,))
+    with pytest.raises(ValueError, match=r"output 'o.npy' must end in .npz, .csv, which is its format, got '.npy'"):
+        check_output("o.npy", overwrite=True, suffixes=(".npz", ".csv"))
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(os.path.relpath(tmp_path / "socket"))
+        for path in (tmp_path / "pipe", tmp_path / "link", tmp_path / "socket", "/dev/null"):
+            with pytest.raises(ValueError, match="must be a regular file, got a device, a pipe or a socket"):
+                check_output(path, overwrite=True)
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "file", tmp_path / "link"
+    link.symlink_to(target)
+    for text in ("new", "newer"):
+        with replacing(check_output(link, overwrite=True)) as unfinished:
+            unfinished.write_text(text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere" / "file")
+    with pytest.raises(FileNotFoundError, match=r"folder that exists, got '.*nowhere'"):
+        check_output(link, overwrite=False)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_permissions_follow_the_umask(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with replacing(tmp_path / "file") as unfinished:
+            unfinished.touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+HANG = """
+import sys, time
+from pathlib import Path
+from nl3d.files import replacing
+with replacing(sys.argv[1]) as unfinished:
+    unfinished.write_text("theirs" * 99)
+    print("ready", flush=True)
+    sys.stdin.read(1)
+"""
+
+
+def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
+    path = tmp_path / f"{'x' * 240}.bin"
+    writers = []
+    for _ in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", HANG, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout.readline() == "ready\n"
+        writers.append(writer)
+    assert len(list(tmp_path.iterdir())) == 3
+    for writer in (writers[0], writers[2]):
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+    assert len(list(tmp_path.iterdir())) == 3
+    with replacing(path, durable=True) as unfinished:
+        unfinished.open("ab").write(b"mine")
+    assert path.read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 2  # the other is still being written
+    writers[1].communicate("\n")
+    assert path.read_text() == "theirs" * 99
+    assert list(tmp_path.iterdir()) == [path]

@@ -4,7 +4,7 @@ from safetensors import safe_open
 
 from nl3d.files import write_safetensors, write_safetensors_rows
 
-OTHERS = {"zeta": torch.arange(5), "alpha": torch.arange(10).view(5, 2)}
+OTHERS = {"zeta": torch.arange(5), "alpha": torch.arange(10).view(5, 2), "text": torch.arange(7, dtype=torch.uint8)}
 
 
 @pytest.mark.parametrize("metadata", [{}, {"b": 'ü\n"x"', "a": "1"}])

@@ -147,7 +147,7 @@ def _card(options: argparse.Namespace) -> int:
     if options.output is None:
         _say(text.rstrip())
         return 0
-    path: Path = check_output(options.output, overwrite=options.overwrite)
+    path: Path = check_output(options.output, overwrite=options.overwrite, inputs=(options.file,))
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
     return 0

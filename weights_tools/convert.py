@@ -54,7 +54,7 @@ def convert(
         FileNotFoundError: If there is no such file.
         ValueError: As :func:`nl3d.from_checkpoint`, or if the result would hold tensors that the file does not.
     """
-    output = check_output(output, overwrite=overwrite)
+    output = check_output(output, overwrite=overwrite, inputs=(path,))
     checkpoint = read_checkpoint(path)
     if num_classes is None:
         num_classes = count_classes(checkpoint, family)

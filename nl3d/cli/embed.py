@@ -66,7 +66,7 @@ def _run_video(args: argparse.Namespace) -> None:
     from nl3d.embedding.embed import embed
     from nl3d.files import check_output
 
-    check_output(args.output, overwrite=args.overwrite)
+    check_output(args.output, overwrite=args.overwrite, inputs=(args.source, args.tracks), suffixes=(".safetensors",))
     source = open_source(
         args.source, args.tracks, boxes=box_options(args)
     )  # refuse bad input before a network is fetched
@@ -84,7 +84,7 @@ def _run_share(args: argparse.Namespace, share: Share) -> None:
     from nl3d.embedding.sharing.parts import OtherRunError, part_folder
     from nl3d.embedding.sharing.shards import check_embed_output, embed_to_file, open_share
 
-    check_embed_output(args.output, overwrite=args.overwrite)
+    check_embed_output(args.output, overwrite=args.overwrite, inputs=(args.source,))
     source = open_share(args.source, share, check_files=not args.skip_unreadable)
     model = build_model(args)
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nl3d.files import replacing
 from nl3d.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -46,24 +46,21 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
         OSError: If the disk is full or cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(flat, unfinished, metadata={_HEADER: json.dumps(state)})
+        with replacing(path, durable=True) as unfinished:
+            save_file(flat, unfinished, metadata={_HEADER: json.dumps(state)})
     except SafetensorError as error:
-        unfinished.unlink(missing_ok=True)
         raise OSError(
             f"checkpoint {str(path)!r} cannot be written ({error}); make room on the disk, and the same command resumes"
         ) from None
-    replace_durably(unfinished, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file in the same way as a checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text)
-    replace_durably(unfinished, path)
+    with replacing(path, durable=True) as unfinished:
+        unfinished.write_text(text)
 
 
 @contextmanager
@@ -88,21 +85,6 @@ def locked_folder(folder: Path) -> Iterator[None]:
         except (ImportError, OSError):  # no such locks here
             pass
         yield
-
-
-def replace_durably(unfinished: Path, path: Path) -> None:
-    """Rename; a power failure afterwards loses neither the bytes nor the name."""
-    _sync(unfinished)
-    unfinished.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

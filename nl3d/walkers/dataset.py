@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from nl3d.data.dataset import ReIDDataset
 from nl3d.data.tracklets import Tracklet
+from nl3d.files import replacing
 from nl3d.walkers import WalkerTracklets, WalkerWorld
 
 
@@ -154,13 +154,12 @@ def _stored(root: Path, world: WalkerWorld, keys: Sequence[tuple[int, int, int]]
     path = root / f"walkers-{digest.hexdigest()[:16]}.npy"
     if not path.is_file():
         root.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
         shape = (len(keys), length, 3, *world.size)
-        rendered = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
-        for row, key in enumerate(keys):
-            rendered[row] = world.tracklet(*key, num_frames=length).numpy()
-        rendered.flush()
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            rendered = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+            for row, key in enumerate(keys):
+                rendered[row] = world.tracklet(*key, num_frames=length).numpy()
+            rendered.flush()
     return path
 
 

@@ -26,8 +26,8 @@ MOMENTS = [
     ("nl3d.training.loop.backward", 0),  # nothing written yet
     ("nl3d.training.checkpoint.save_file", 0),
     ("half a file", 1),
-    ("nl3d.training.checkpoint._sync", 0),  # written, not renamed
-    ("nl3d.training.checkpoint._sync", 3),  # renamed
+    ("nl3d.files._sync", 0),  # written, not renamed
+    ("nl3d.files._sync", 3),  # renamed
     ("nl3d.training.loop.learning_rate", 1),
     ("nl3d.training.loop.Trainer._evaluate", 0),  # a whole epoch, not evaluated
     ("nl3d.training.loop.Trainer.save", 1),  # the best is written, the last is older

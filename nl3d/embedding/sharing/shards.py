@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,7 +131,8 @@ def embed_to_file(
         ValueError: If the source or an option cannot be used, or the parts of another run are in the way.
     """
     share = Share.from_environment() if share is None else share
-    output = check_embed_output(output, overwrite=overwrite)
+    inputs = (source.path if isinstance(source, TrackletSource) else source,)
+    output = check_embed_output(output, overwrite=overwrite, inputs=inputs)
     source = open_share(source, share, check_files=not skip_unreadable)
     embedder = TrackletEmbedder(
         model,
@@ -184,14 +185,15 @@ def embed_to_file(
     return outcome._replace(unreadable=tuple(message for _, message in report.unreadable))
 
 
-def check_embed_output(output: str | Path, *, overwrite: bool) -> Path:
-    """Refuse an output that could not be written; one that a run of this kind made is looked at once the run is known.
+def check_embed_output(output: str | Path, *, overwrite: bool, inputs: Iterable[str | Path | None] = ()) -> Path:
+    """Refuse an output that could not be written. The output of an earlier run is accepted until the run is known.
 
     Raises:
         FileExistsError: If it exists and ``overwrite`` is off.
         FileNotFoundError: If its folder does not exist.
+        ValueError: If it does not end in ``.safetensors``, is no regular file, or is an input.
     """
-    output = check_output(output, overwrite=True)
+    output = check_output(output, overwrite=True, inputs=inputs, suffixes=(".safetensors",))
     if not overwrite and run_of(output) is None:
         check_output(output, overwrite=False)
     return output
