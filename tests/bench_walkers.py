@@ -24,7 +24,7 @@ from nl3d.training.data import read_dataset
 from nl3d.training.evaluation import Evaluation
 from nl3d.training.export import load_run
 from nl3d.training.run import make_accelerator
-from nl3d.training.tables import mean_and_deviation
+from nl3d.training.summary import mean_and_deviation
 from nl3d.walkers import WalkerTracklets, WalkerWorld
 
 WORLD_OPTIONS = {item.name for item in dataclasses.fields(WalkerWorld)}

@@ -75,7 +75,7 @@ def _train_all_splits(config: TrainingConfig, args: argparse.Namespace) -> None:
     from nl3d.data.readers.registry import READERS
     from nl3d.training.data import read_dataset
     from nl3d.training.ranks import make_accelerator
-    from nl3d.training.tables import split_summary
+    from nl3d.training.summary import split_summary
 
     with_splits = [name for name, reader in READERS.items() if reader.splits]
     if config.dataset not in with_splits:

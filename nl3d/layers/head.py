@@ -134,7 +134,7 @@ class ReIDHead(_Head):
         self.reset_classifier_parameters()
 
     def forward(self, x: Tensor) -> ReIDOutput:
-        features = self.pool(_checked_map(x, self.in_features))  # (B, in_features)
+        features = self.pool(_checked_map(x, self.in_features, self.bn))  # (B, in_features)
         embedding = self.act(self.bn(self.fc(features)))  # (B, embedding_dim)
         return ReIDOutput(features, embedding, self.classify(self.dropout(embedding)))
 
@@ -191,7 +191,7 @@ class BNNeckHead(_Head):
         self.reset_classifier_parameters()
 
     def forward(self, x: Tensor) -> ReIDOutput:
-        features = self.pool(_checked_map(x, self.in_features))
+        features = self.pool(_checked_map(x, self.in_features, self.bn))
         neck = self.bn(features)
         embedding = neck if self.projection is None else self.projection(neck)
         return ReIDOutput(features, embedding, self.classify(neck))
@@ -233,7 +233,11 @@ def _checked_dropout(dropout: float) -> float:
     return dropout
 
 
-def _checked_map(x: Tensor, in_features: int) -> Tensor:
+def _checked_map(x: Tensor, in_features: int, norm: nn.Module | None = None) -> Tensor:
     if x.ndim not in (2, 5) or x.shape[1] != in_features:
         raise ValueError(f"x must be (B, C, T, H, W) or (B, C) with C={in_features}, got {tuple(x.shape)}")
+    if len(x) == 1 and isinstance(norm, nn.BatchNorm1d) and norm.training:
+        raise ValueError(
+            "clips must be at least 2 in training mode, for the batch norm of the head, got 1; call eval()"
+        )
     return x

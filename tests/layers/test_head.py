@@ -110,6 +110,16 @@ def test_refuses(kwargs, message):
         ReIDHead(**{"in_features": 4, **kwargs})
 
 
+@pytest.mark.parametrize("make", [ReIDHead, BNNeckHead])
+def test_refuses_one_clip_in_training_mode_only(make):
+    head, clip = make(6, num_classes=3), torch.randn(1, 6, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"clips must be at least 2 in training mode, .*, got 1; call eval"):
+        head(clip)
+    head.bn.eval()  # frozen statistics need no second clip
+    assert head(clip).embedding.shape[0] == head.eval()(clip).embedding.shape[0] == 1
+    assert LinearHead(6)(clip).embedding.shape == (1, 6)
+
+
 def test_refuses_other_channels():
     with pytest.raises(ValueError, match=r"with C=4, got \(2, 3, 1, 1, 1\)"):
         ReIDHead(4)(torch.zeros(2, 3, 1, 1, 1))

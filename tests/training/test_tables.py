@@ -13,7 +13,7 @@ from nl3d.models.resnet3d import ResNet3d
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.export import export_run, load_run
 from nl3d.training.run import run_training
-from nl3d.training.tables import describe_runs, markdown_table, read_rows, split_summary
+from nl3d.training.summary import split_summary
 from tests.data.layouts import write_ilids, write_mars
 from tests.data.pictures import write_jpeg
 from tests.training.toys import WALKERS, toy_config
@@ -144,9 +144,14 @@ def test_load_run_takes_the_last_or_the_best_with_its_classifier(tmp_path):
         export_run(tmp_path / "rnn", tmp_path / "out")
 
 
-def test_tables_of_nothing_and_of_one(tmp_path):
+def test_tables_of_nothing_and_of_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from tables import describe_runs, markdown_table, read_rows
+
     rows = read_rows(tmp_path, ("baseline",))
     assert markdown_table(rows, {}).splitlines()[2] == "| baseline | | 0 | | | | | | | | | |"
     assert describe_runs(rows) == "no run is finished"
-    result = {"cmc": {"1": 0.5, "5": 0.6, "10": 0.7}, "mAP": 0.4}
+    result = {"model": "small_tp", "cmc": {"1": 0.5, "5": 0.6, "10": 0.7}, "mAP": 0.4}
+    line = markdown_table({"baseline": [result]}, {"baseline": {"rank-1": 77.9, "mAP": 69.0}}).splitlines()[2]
+    assert line == "| baseline | small_tp | 1 | | 50.0 | 60.0 | 70.0 | 40.0 | 77.9 | | | 69.0 |"
     assert split_summary([result]) == "1 splits: rank-1 50.0 %, rank-5 60.0 %, rank-10 70.0 %, mAP 40.0 %"
