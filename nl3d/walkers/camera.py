@@ -1,4 +1,4 @@
-"""What a camera does to a picture: side, colour, sharpness, noise, compression."""
+"""Cameras: viewing side, colour, sharpness, noise and compression."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from nl3d.walkers.draws import Draws
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """One camera's style.
+    """Style of one camera.
 
-    ``yaw`` is the heading in radians that most people have towards it (0 comes nearer, pi/2 walks to the right).
+    ``yaw`` is the heading of most people in radians: 0 walks towards the camera, pi/2 to the right.
     """
 
     camid: int
     yaw: float
     pitch: float  # radians, looking down
     distance: float  # metres
-    light: float  # side the light comes from, -1 left to 1 right
+    light: float  # direction of the light, from -1 (left) to 1 (right)
     gains: tuple[float, float, float]  # colour cast
     saturation: float
     gamma: float
-    black: float  # haze: the value of black
-    person_height: float  # pixels that the sensor gives to a box; infinite if the picture is never enlarged
+    black: float  # value of black, raised by haze
+    person_height: float  # pixels of the sensor per box; infinite if the picture is never enlarged
     blur: float  # deviation in sensor pixels
     noise: float  # deviation, of [0, 1]
     quality: float  # JPEG-like, 12 to 95, or 100 for none
@@ -35,13 +35,13 @@ class Camera:
 
 @lru_cache(maxsize=4096)
 def draw_camera(seed: int, camid: int, *, style: float, degradation: float) -> Camera:
-    """Draw one camera; ``style`` scales its colours, ``degradation`` its loss of detail, 0 is a perfect camera."""
+    """Draw one camera. ``style`` scales its colours and ``degradation`` its loss of detail; 0 is a perfect camera."""
     draws = Draws(seed, "camera", camid)
     normal = draws.normals(8)
     sensor = Draws(seed, "sensor", camid)
     wear = sensor.uniforms(4)
     cast = np.exp(style * (0.04 * normal[0] + 0.025 * normal[1:4]))
-    # Cameras look from all sides, however many there are: steps of the golden ratio, as leaves on a stem.
+    # steps of the golden ratio spread any number of cameras over all sides
     turn = Draws(seed, "sides").uniform() + camid * 0.381966 + 0.06 * draws.uniform()
     yaw = 2 * np.pi * (turn % 1.0)
     return Camera(
@@ -62,13 +62,13 @@ def draw_camera(seed: int, camid: int, *, style: float, degradation: float) -> C
 
 
 def sensor_size(camera: Camera, height: int, width: int, *, sharpness: float = 1.0) -> tuple[int, int]:
-    """Pixels ``(h, w)`` the camera gives to a box that is handed on as ``height x width``: never more than that."""
+    """Return the sensor's pixels ``(h, w)`` of a box that becomes ``height x width``, at most as many."""
     share = min(1.0, camera.person_height * sharpness / height)
     return max(8, round(height * share)), max(8, round(width * share))
 
 
 def expose(rgb: np.ndarray, camera: Camera, exposure: np.ndarray) -> np.ndarray:
-    """Colours as the camera renders them; ``exposure`` ``(T,)`` is the light on each frame."""
+    """Return the colours that the camera renders; ``exposure`` ``(T,)`` is the light on each frame."""
     gains = np.array(camera.gains, dtype=np.float32)[:, None, None, None]
     grey = rgb.mean(0)
     rgb = grey + np.float32(camera.saturation) * (rgb - grey)
@@ -82,7 +82,7 @@ def expose(rgb: np.ndarray, camera: Camera, exposure: np.ndarray) -> np.ndarray:
 
 
 def record(rgb: np.ndarray, camera: Camera, noise: list[Draws], size: tuple[int, int]) -> torch.Tensor:
-    """Blur, noise, compression, then resizing to ``size``: ``(3, T, h, w)`` in [0, 1] to uint8 ``(T, 3, H, W)``."""
+    """Blur, add noise, compress and resize: ``(3, T, h, w)`` in [0, 1] to uint8 ``(T, 3, *size)``."""
     channels, num_frames, height, width = rgb.shape
     picture = torch.from_numpy(rgb).transpose(0, 1)  # (T, 3, h, w)
     if camera.blur:
@@ -99,7 +99,7 @@ def record(rgb: np.ndarray, camera: Camera, noise: list[Draws], size: tuple[int,
 
 @lru_cache(maxsize=1024)
 def _resampling(source: int, target: int, blur: float) -> torch.Tensor:
-    """The matrix ``(target, source)`` that resizes a row, by a triangle or a Gaussian of ``blur`` source pixels."""
+    """Return the matrix ``(target, source)`` that resizes a row by a triangle or a Gaussian of ``blur`` pixels."""
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     distance = np.abs(centres[:, None] - np.arange(source))
     reach = max(1.0, source / target)
@@ -123,13 +123,13 @@ _COSINES = torch.from_numpy(
 
 
 def compress(picture: torch.Tensor, quality: float) -> torch.Tensor:
-    """Lose what a JPEG of this quality loses: cosine coefficients of 8x8 blocks, rounded, colour more than brightness.
+    """Round the cosine coefficients of 8x8 blocks as JPEG does, those of colour more than those of brightness.
 
-    The tables are a plain slope in frequency rather than a standard's, and nothing is encoded.
+    The tables grow linearly with frequency instead of following the standard, and nothing is encoded.
 
     Args:
         picture: ``(T, 3, h, w)`` in [0, 1].
-        quality: 5 to 95 as JPEG's.
+        quality: From 5 to 95, as in JPEG.
     """
     quality = min(95.0, max(5.0, quality))
     factor = (50.0 / quality if quality < 50 else 2.0 - quality / 50.0) / 255.0
@@ -153,5 +153,5 @@ def compress(picture: torch.Tensor, quality: float) -> torch.Tensor:
 
 @lru_cache(maxsize=256)
 def _blockwise(size: int) -> torch.Tensor:
-    """The cosine transform of each 8 in a row of ``size``, as one matrix."""
+    """Return the cosine transform of each 8 pixels in a row of ``size`` as one matrix."""
     return torch.block_diag(*[_COSINES] * (size // 8))

@@ -1,4 +1,4 @@
-"""The synthetic data set: walkers as a small MARS, rendered when a frame is asked for, or once and for all."""
+"""Walkers as a data set like MARS, rendered on access or once into a file."""
 
 from __future__ import annotations
 
@@ -7,20 +7,97 @@ import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nl3d.data.dataset import ReIDDataset
+from nl3d.data.dataset import PARTS, ReIDDataset
 from nl3d.data.tracklets import Tracklet
 from nl3d.files import replacing
-from nl3d.walkers import WalkerTracklets, WalkerWorld
+from nl3d.walkers.world import NOMINAL_FRAMES, WalkerWorld
+
+Split = Literal["train", "query", "gallery"]
+
+
+class WalkerKey(NamedTuple):
+    """Numbers of one tracklet, in the order of the arguments of :meth:`WalkerWorld.tracklet`."""
+
+    pid: int
+    camid: int
+    tracklet: int
+
+
+class WalkerTracklets(Sequence[tuple[Tensor, int, int]]):
+    """Tracklets of one split as a torch data set; each is rendered on access.
+
+    As in MARS, there is one query per person and camera, and the gallery holds all test tracklets, queries included:
+    :func:`nl3d.metrics.evaluate` leaves out those of the query's own camera.
+
+    Args:
+        world: The world to film.
+        split: ``"train"``, ``"query"`` or ``"gallery"``.
+        tracklets_per_camera: Tracklets of each person under each of their cameras.
+        num_frames: Frames of a tracklet.
+        step: Frames from one to the next.
+
+    Shape:
+        - Item: frames ``(num_frames, 3, H, W)`` uint8, pid, camid
+
+    Raises:
+        ValueError: If ``split`` is unknown or a number is below 1.
+
+    Example:
+        >>> from nl3d.files import replacing
+    from nl3d.walkers.world import NOMINAL_FRAMES, WalkerWorld
+        >>> query = WalkerTracklets(WalkerWorld(num_identities=8, num_test=4, size=(32, 16)), "query", num_frames=2)
+        >>> frames, pid, camid = query[0]
+        >>> len(query), frames.shape, pid
+        (12, torch.Size([2, 3, 32, 16]), 4)
+    """
+
+    def __init__(
+        self,
+        world: WalkerWorld,
+        split: Split,
+        *,
+        tracklets_per_camera: int = 2,
+        num_frames: int = NOMINAL_FRAMES,
+        step: int = 1,
+    ) -> None:
+        if split not in PARTS:
+            raise ValueError(f"split must be one of {', '.join(map(repr, PARTS))}, got {split!r}")
+        for name, value in (("tracklets_per_camera", tracklets_per_camera), ("num_frames", num_frames)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.world, self.split, self.num_frames, self.step = world, split, num_frames, step
+        pids = world.train_pids if split == "train" else world.test_pids
+        numbers = range(1 if split == "query" else tracklets_per_camera)
+        self.keys = [
+            WalkerKey(pid, camid, number) for pid in pids for camid in world.cameras_of(pid) for number in numbers
+        ]
+
+    @property
+    def pids(self) -> Tensor:
+        """Identity of each tracklet, int64 ``(len(self),)``."""
+        return torch.tensor([key.pid for key in self.keys], dtype=torch.int64)
+
+    @property
+    def camids(self) -> Tensor:
+        """Camera of each tracklet, int64 ``(len(self),)``."""
+        return torch.tensor([key.camid for key in self.keys], dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:  # type: ignore[override]
+        key = self.keys[index]
+        return self.world.tracklet(*key, num_frames=self.num_frames, step=self.step), key.pid, key.camid
 
 
 class _Frames(Sequence[Tensor]):
-    """Frames of one tracklet, of which several cost less at once than one after the other."""
+    """Frames of one tracklet, faster to read several at once."""
 
     length: int
 
@@ -39,7 +116,7 @@ class _Frames(Sequence[Tensor]):
         return self.read_all([index])[0]
 
     def read_all(self, indices: Sequence[int]) -> list[Tensor]:
-        """Give some frames; negative indices count from the end, as in any sequence."""
+        """Return some frames; negative indices count from the end."""
         for index in indices:
             if not -self.length <= index < self.length:
                 raise IndexError(f"index must be below {self.length}, got {index}")
@@ -51,10 +128,10 @@ class _Frames(Sequence[Tensor]):
 
 
 class WalkerFrames(_Frames):
-    """Frames of one walker's tracklet, none of which exists before it is asked for.
+    """Frames of one tracklet, rendered on access.
 
     Args:
-        world: Where the walker walks.
+        world: The world to film.
         key: Pid, camid and number of the tracklet.
         length: Number of frames.
     """
@@ -67,11 +144,11 @@ class WalkerFrames(_Frames):
 
 
 class StoredFrames(_Frames):
-    """Frames of one tracklet in a file that holds those of all, mapped into memory and shared between processes.
+    """Frames of one tracklet in a file of all tracklets, which is mapped into memory and shared between processes.
 
     Args:
         path: The file.
-        row: Which tracklet.
+        row: Number of the tracklet in the file.
         length: Number of frames.
     """
 
@@ -79,7 +156,7 @@ class StoredFrames(_Frames):
         self.path, self.row, self.length = path, row, length
 
     def _read(self, places: list[int]) -> Tensor:
-        return torch.from_numpy(_mapped(self.path)[self.row, places])  # a copy, for a list of places makes one
+        return torch.from_numpy(_mapped(self.path)[self.row, places])  # indexing by a list copies
 
 
 @cache
@@ -96,14 +173,14 @@ def read_walkers(
     num_test_frames: int = 64,
     **world: Any,
 ) -> ReIDDataset:
-    """Walkers as a data set: training people, and others to test on.
+    """Make a data set of walkers, with separate people for training and testing.
 
-    Every person has some tracklets under each camera that sees them. The protocol is that of MARS: one query for each
-    test person and camera, and all test tracklets in the gallery, the queries too.
+    The protocol is that of MARS: one query per test person and camera, and all test tracklets in the gallery, queries
+    included.
 
     Args:
-        root: Folder to render all frames into, once: a run of many epochs then spends no time on it. With the defaults
-            that is 1.4 GB at 64x32 pixels. Left out, each frame is rendered whenever it is asked for.
+        root: Folder to render all frames into once, which saves time over many epochs. With the defaults the files
+            take 1.4 GB at 64x32 pixels. If left out, frames are rendered on access.
         size: Height and width of the frames, in pixels.
         tracklets_per_camera: Tracklets of each person under each of their cameras.
         num_frames: Frames of a training tracklet.
@@ -147,9 +224,9 @@ def read_walkers(
 
 
 def _stored(root: Path, world: WalkerWorld, keys: Sequence[tuple[int, int, int]], length: int) -> Path:
-    """File with all frames of some tracklets, rendered if it is not there; its name tells all that decides them."""
+    """Render all frames of some tracklets into a file, named by a hash of everything they depend on, unless it exists."""
     digest = hashlib.sha256(f"{world} {keys} {length}".encode())
-    for key in (keys[0], keys[len(keys) // 2], keys[-1]):  # a generator that draws otherwise has another name, too
+    for key in (keys[0], keys[len(keys) // 2], keys[-1]):  # so that another generator gives another name
         digest.update(world.tracklet(*key, num_frames=2, start=1, step=length).numpy().tobytes())
     path = root / f"walkers-{digest.hexdigest()[:16]}.npy"
     if not path.is_file():
@@ -164,6 +241,6 @@ def _stored(root: Path, world: WalkerWorld, keys: Sequence[tuple[int, int, int]]
 
 
 def _described(world: WalkerWorld) -> str:
-    """What differs from the world's defaults."""
+    """Describe how a world differs from the defaults."""
     values = ((item.name, getattr(world, item.name), item.default) for item in dataclasses.fields(world))
     return ", ".join(f"{name}={value}" for name, value, default in values if value != default) or "defaults"

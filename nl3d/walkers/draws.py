@@ -1,4 +1,4 @@
-"""Random numbers by name: the same key gives the same draws on every machine, whatever else was drawn before."""
+"""Random numbers by name: one key gives the same draws on every machine, in any order of calls."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Choice = TypeVar("Choice")
 
 
 class Draws:
-    """A stream of draws that belongs to one key, such as ``(seed, "camera", 3)``.
+    """Stream of draws that belongs to one key, such as ``(seed, "camera", 3)``.
 
-    Nothing is shared between streams, so that a camera stays as it is when identities are added, and no global
-    generator is read or moved. Only the raw bits of Philox are used, which NumPy keeps stable across versions; its
-    distributions, which it does not, are written out here.
+    Streams are independent, so a camera does not change when identities are added, and no global generator is used.
+    Only the raw bits of Philox are used, which NumPy keeps stable across versions. Distributions are computed here,
+    since NumPy may change its own.
 
     Args:
         key: Integers and strings that name the stream.
@@ -40,7 +40,7 @@ class Draws:
         return low + (high - low) * float(self.uniforms(1)[0])
 
     def normals(self, count: int) -> np.ndarray:
-        """Values of mean 0 and deviation 1, as sums of twelve uniforms: bounded by 6, and free of libm."""
+        """Values of mean 0 and deviation 1, as sums of twelve uniforms: bounded by 6, without libm."""
         return self.uniforms(12 * count).reshape(count, 12).sum(1) - 6.0
 
     def normal(self) -> float:
@@ -48,11 +48,11 @@ class Draws:
         return float(self.normals(1)[0])
 
     def chance(self, probability: float) -> bool:
-        """True as often as ``probability`` says."""
+        """Return True with this probability."""
         return self.uniform() < probability
 
     def pick(self, choices: Sequence[Choice], weights: Sequence[float] | None = None) -> Choice:
-        """One of the choices, by weight."""
+        """Return one of the choices, by weight."""
         shares = np.cumsum(weights if weights is not None else [1.0] * len(choices))
         return choices[int(np.searchsorted(shares / shares[-1], self.uniform(), side="right"))]
 
@@ -61,7 +61,7 @@ class Draws:
         return np.argsort(self.uniforms(count), kind="stable")
 
     def noise(self, count: int) -> np.ndarray:
-        """Cheap noise for pixels: mean 0, deviation 1, triangular, float32 ``(count,)``."""
+        """Fast noise for pixels: mean 0, deviation 1, triangular, float32 ``(count,)``."""
         raw: np.ndarray = self._bits.random_raw((count + 3) // 4)
         pairs = raw.astype("<u8", copy=False).view(np.uint8).reshape(-1, 2).astype(np.float32)
         return (pairs[:count, 0] - pairs[:count, 1]) * np.float32(1 / 104.51)  # 104.51: deviation of the difference

@@ -1,4 +1,4 @@
-"""One clothed person on a canvas."""
+"""Drawing of one clothed person."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Radius: TypeAlias = float | np.ndarray
 
 @dataclass(frozen=True)
 class Place:
-    """Where a second person stands with regard to the one the camera follows.
+    """Position of a second person relative to the one that the camera follows.
 
     Args:
         right: Metres to the right ``(T,)``.
@@ -29,14 +29,14 @@ class Place:
 
 
 def draw_person(canvas: Canvas, person: Identity, phase: np.ndarray, view: View, *, place: Place | None = None) -> None:
-    """Draw a walking person; what is nearer hides what is farther, whatever the order of the calls.
+    """Draw a walking person. Nearer parts hide farther ones, in any order of calls.
 
     Args:
         canvas: Frames to draw on.
-        person: Who walks.
+        person: The person.
         phase: Phase of the left leg ``(T,)``, radians.
-        view: The side the camera sees.
-        place: Where, if not on the spot that the camera follows.
+        view: View of the camera.
+        place: Position, if the camera follows another person.
     """
     figure = _Figure(canvas, person, walk(person.build, person.gait, phase), view, place)
     figure.legs()
@@ -62,7 +62,7 @@ class _Figure:
         flat: bool = False,
         lift: float = 0.0,
     ) -> None:
-        """Draw a limb between two joints; ``lift`` metres nearer, for what is worn over others."""
+        """Draw a limb between two joints, ``lift`` metres nearer for outer clothes."""
         length = np.sqrt(((start - end) ** 2).sum(1))
         first, last = self.project(start), self.project(end)
         first[:, 2] += lift
@@ -79,11 +79,11 @@ class _Figure:
         return np.stack([x, y, point[:, 2] + self.place.nearer, point[:, 3] * scale], 1).astype(np.float32)
 
     def tissue(self, cloth: Cloth, radius: float, *, start: float = 0.0, front: bool = True) -> Paint:
-        """Paint of a garment around a limb of some radius; ``start`` metres of it lie above the limb's start."""
+        """Return the paint of a garment around a limb; ``start`` metres of it are above the limb's start."""
         return _tissue(cloth, self.yaw, radius, start=start, front=front)
 
     def width_seen(self, side: float, front: float) -> np.ndarray:
-        """Half the width of an oval body from the camera's side, ``(T,)``."""
+        """Return half the width of an oval body as the camera sees it, ``(T,)``."""
         width: np.ndarray = np.hypot(side * np.cos(self.view.yaw), front * np.sin(self.view.yaw))
         return width
 

@@ -1,4 +1,4 @@
-"""Who walks: clothes, build and gait of one identity, drawn from its number."""
+"""Identities: clothes, build and gait of one person, drawn from the pid."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cloth:
 
 @dataclass(frozen=True, kw_only=True)
 class Clothes:
-    """What a colour histogram sees of a person; shared by a group dressed alike."""
+    """Clothes and colours of a person, which a group dressed alike shares."""
 
     upper: Cloth
     lower: Cloth
@@ -82,7 +82,7 @@ class Gait:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """One person; ``group`` is the lowest pid among those dressed alike, the own pid if there is nobody else."""
+    """One person; ``group`` is the lowest pid among those dressed alike."""
 
     pid: int
     group: int
@@ -103,7 +103,7 @@ GAIT_RANGES = {
     "twist": (0.02, 0.22),
 }
 
-BUILD_RANGES = {  # as fractions of the height, but for height and girth
+BUILD_RANGES = {  # height in metres, girth as a factor, all others as fractions of the height
     "height": (1.52, 1.95),
     "leg": (0.485, 0.545),
     "arm": (0.31, 0.355),
@@ -120,8 +120,7 @@ def draw_identity(
 ) -> Identity:
     """Draw one person.
 
-    Gait and build are stratified within a group: for each measure its members fall into different parts of the range,
-    so that there always is something to tell them apart by.
+    Gait and build are stratified within a group: for each measure, its members have different parts of the range.
 
     Args:
         seed: Seed of the world.
@@ -130,7 +129,7 @@ def draw_identity(
         place: Place of the person in its group, from 0.
         group_size: People per group.
         alike: Whether the group shares its clothes.
-        same_build: Whether a group that shares its clothes shares its build too, so that only motion is left.
+        same_build: Whether a group that shares its clothes also shares its build.
     """
     wearer = group if alike else pid
     gait = _stratified(GAIT_RANGES, seed, "gait", group, place, group_size)
@@ -217,7 +216,7 @@ def _cloth_colour(draws: Draws, *, neutral: float) -> Colour:
 
 
 def _contrasting(draws: Draws, colour: Colour) -> Colour:
-    """Another colour that a camera can tell from the first."""
+    """Draw a colour that a camera can tell from the first."""
     for _ in range(8):
         other = _cloth_colour(draws, neutral=0.5)
         if sum(abs(a - b) for a, b in zip(colour, other, strict=True)) > 0.6:

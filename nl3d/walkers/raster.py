@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 Paint = Callable[[np.ndarray, np.ndarray, slice], np.ndarray]
-"""``(along, across, frames) -> (3, T, h, w)`` or what spreads to it: metres from the start, -1 to 1 from edge to edge,
-and which of the canvas's frames these T are."""
+"""``(along, across, frames) -> (3, T, h, w)`` or a shape that broadcasts to it. ``along`` is metres from the start,
+``across`` goes from -1 to 1 between the edges, and ``frames`` are the T frames of the canvas."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """The part of the scene that each frame shows, in metres of the walker's picture plane: arrays ``(T,)``."""
+    """Part of the scene that each frame shows, in metres of the walker's picture plane, arrays ``(T,)``."""
 
     left: np.ndarray
     top: np.ndarray
@@ -23,12 +23,12 @@ class Boxes:
 
 
 class Canvas:
-    """Frames being drawn, as float32 ``rgb`` ``(3, T, H, W)`` in [0, 1].
+    """Frames to draw on, float32 ``rgb`` ``(3, T, H, W)`` in [0, 1].
 
     Args:
         rgb: Background, drawn over in place.
-        boxes: What the frames show.
-        light: From which side the light comes, -1 left to 1 right.
+        boxes: Part of the scene in each frame.
+        light: Direction of the light, from -1 (left) to 1 (right).
     """
 
     def __init__(self, rgb: np.ndarray, boxes: Boxes, *, light: float = 0.0) -> None:
@@ -55,18 +55,18 @@ class Canvas:
         flat: bool = False,
         opacity: float = 1.0,
     ) -> None:
-        """Draw a tapered limb between two projected joints wherever it is nearer than what is there.
+        """Draw a tapered limb between two projected joints, where it is nearer than what was drawn before.
 
         Args:
-            start: ``(T, 4)`` as :meth:`View.project` gives it.
+            start: ``(T, 4)``, see :meth:`View.project`.
             end: ``(T, 4)`` likewise.
             start_radius: Metres at the start, one value or ``(T,)``.
             end_radius: Metres at the end, likewise.
             paint: Colour of each point of the surface.
             length: True length in metres, one value or ``(T,)``, so that patterns keep their period on a limb that
                 points at the camera.
-            flat: Whether the ends are cut off rather than rounded.
-            opacity: Share of the colour below that is covered.
+            flat: Whether the ends are cut off instead of rounded.
+            opacity: Share of the colour below that the limb covers.
         """
         ra = (start_radius * start[:, 3]).astype(np.float32)
         rb = (end_radius * end[:, 3]).astype(np.float32)
@@ -81,7 +81,7 @@ class Canvas:
         nx, ny = dx / size, dy / size
 
         along = (x - ax) * nx + (y - ay) * ny
-        across = (x - ax) * ny - (y - ay) * nx  # to the right for a limb that hangs down
+        across = (x - ax) * ny - (y - ay) * nx  # to the right if the limb points down
         share = along / size
         np.clip(share, 0, 1, out=share)
         radius = share * (rb - ra)[frames, None, None]
@@ -125,7 +125,7 @@ class Canvas:
     def _window(
         self, start: np.ndarray, end: np.ndarray, ra: np.ndarray, rb: np.ndarray
     ) -> tuple[slice, slice, slice] | None:
-        """The frames, rows and columns that a limb can touch."""
+        """Return the frames, rows and columns that a limb can touch."""
         boxes, (_, height, width) = self.boxes, self.depth.shape
         left = (np.minimum(start[:, 0] - ra, end[:, 0] - rb) - boxes.left) / boxes.width * width - 1
         right = (np.maximum(start[:, 0] + ra, end[:, 0] + rb) - boxes.left) / boxes.width * width + 1

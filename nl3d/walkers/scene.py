@@ -1,4 +1,4 @@
-"""Where they walk: a wall and a pavement behind them, and things that come in between."""
+"""Street scenes: walls and ground behind the walkers, and obstacles in front of them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _HIGH, _WIDE = 4 * PIXELS_PER_METRE, 16 * PIXELS_PER_METRE
 
 @lru_cache(maxsize=256)
 def draw_scene(seed: int, camid: int, *, pitch: float, clutter: float) -> np.ndarray:
-    """The still picture in front of a camera: uint8 ``(3, 4 m, 16 m)`` at 40 pixels a metre, wrapping around.
+    """Draw the street in front of a camera: uint8 ``(3, 4 m, 16 m)`` at 40 pixels per metre, wrapping around.
 
-    Row 0 is 2 m above the middle of a walker. The more the camera looks down, the higher up ends the ground.
+    Row 0 is 2 m above the middle of a walker. The more the camera looks down, the higher the ground ends.
 
     Args:
         seed: Seed of the world.
         camid: Camera.
-        pitch: How far it looks down, radians.
-        clutter: Contrast of the scene: 0 leaves plain grey, 1 is a street in haze, 2 and more a street in the sun.
+        pitch: Angle by which it looks down, radians.
+        clutter: Contrast of the scene: 0 is plain grey, 1 a street in haze, 2 and more a street in the sun.
     """
     draws = Draws(seed, "scene", camid)
     metres = (np.arange(_HIGH) + 0.5) / PIXELS_PER_METRE - 2.0
     edge = 0.9 - draws.uniform(1.0, 6.0) * np.sin(pitch) - draws.uniform(0.05, 0.4)
     scene = np.empty((3, _HIGH, _WIDE))
     ends = [0, *(int((part + draws.uniform(-0.25, 0.25)) * _WIDE / 5) for part in range(1, 5)), _WIDE]
-    for start, end in pairwise(ends):  # five stretches of the street, each with its wall and ground
+    for start, end in pairwise(ends):  # five parts of the street, each with its wall and ground
         wall, ground = _wall(draws), _ground(draws, metres)
         scene[..., start:end] = np.where((metres < edge)[:, None], wall, ground)[..., start:end]
     for _ in range(int(draws.uniform(2, 10))):  # cars, signs, doors
@@ -49,7 +49,7 @@ def draw_scene(seed: int, camid: int, *, pitch: float, clutter: float) -> np.nda
 
 
 def look(scene: np.ndarray, boxes: Boxes, scroll: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What the boxes show of the scene: float32 ``(3, T, h, w)`` in [0, 1]; ``scroll`` ``(T,)`` is metres walked."""
+    """Return the scene inside the boxes, float32 ``(3, T, h, w)`` in [0, 1]; ``scroll`` ``(T,)`` is metres walked."""
     height, width = size
     rows = boxes.top[:, None] + boxes.height[:, None] * (np.arange(height) + 0.5) / height
     columns = (boxes.left + scroll)[:, None] + boxes.width[:, None] * (np.arange(width) + 0.5) / width
@@ -115,21 +115,21 @@ def _ground(draws: Draws, metres: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Obstacle:
-    """Something that passes in front of a walker, or a person behind it."""
+    """Something that passes in front of a walker, or a person behind."""
 
     kind: Literal["person", "pole", "box", "behind"]
     time: float  # seconds at which it is in the middle
-    speed: float  # metres per second to the right, as the camera that follows the walker sees it
+    speed: float  # metres per second to the right, relative to the walker
     nearer: float  # metres
-    number: int  # which person, or which colours
+    number: int  # of the person, or of the colours
 
     def offset(self, times: np.ndarray) -> np.ndarray:
-        """Metres to the right of the walker at each time."""
+        """Return metres to the right of the walker at each time."""
         return self.speed * (times - self.time)
 
 
 def draw_obstacles(draws: Draws, *, amount: float, duration: float) -> tuple[Obstacle, ...]:
-    """Draw what comes in between during ``duration`` seconds; at ``amount`` 1 two tracklets in five are crossed."""
+    """Draw the obstacles of ``duration`` seconds; at ``amount`` 1, two tracklets in five have one in front."""
     obstacles = []
     for probability, kinds in ((0.33, ("person", "pole", "box")), (0.1, ("person", "pole", "box")), (0.3, ("behind",))):
         present = draws.chance(min(0.95, amount * probability))

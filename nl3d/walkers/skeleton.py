@@ -1,4 +1,4 @@
-"""How the body moves: joints in three dimensions from build, gait and time, and their picture from one side."""
+"""Motion of the body: joints in three dimensions from build, gait and phase, and their projection."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Joints = dict[str, np.ndarray]
 
 
 def walk(build: Build, gait: Gait, phase: np.ndarray) -> Joints:
-    """Joints of a walker at each phase.
+    """Return the joints of a walker at each phase.
 
     Args:
         build: Body measures.
         gait: Angles of the walk.
-        phase: Phase of the left leg in radians ``(T,)``, 2 pi a stride; at pi/2 the left leg is in front.
+        phase: Phase of the left leg in radians ``(T,)``, 2 pi per stride; at pi/2 the left leg is in front.
     """
     thigh, shin = 0.53 * build.leg, 0.47 * build.leg
     upper_arm, forearm = 0.54 * build.arm, 0.46 * build.arm
@@ -31,11 +31,11 @@ def walk(build: Build, gait: Gait, phase: np.ndarray) -> Joints:
         hip = gait.swing * np.sin(angle) + 0.12 * gait.swing
         bend = 0.06 + gait.knee * np.maximum(np.cos(angle + 0.45), 0.0) ** 2  # bent while the leg swings forwards
         lower = hip - bend
-        # Toes point down as the foot leaves the ground and up as the heel comes down.
+        # toes point down as the foot leaves the ground, and up as the heel reaches it
         foot = 0.35 * np.sin(angle) * np.abs(np.sin(angle)) - 0.4 * bend
         legs[side] = (hip, lower, foot)
         reach.append(thigh * np.cos(hip) + shin * np.cos(lower))
-    # The lower foot stands on the ground; the hips therefore rise and fall twice a stride.
+    # the lower foot is on the ground, so the hips rise and fall twice per stride
     ankle = 0.045 * build.height
     standing = np.maximum(reach[0], reach[1])
     level = thigh * np.cos(0.7 * gait.swing) + shin * np.cos(0.7 * gait.swing)
@@ -79,7 +79,7 @@ def walk(build: Build, gait: Gait, phase: np.ndarray) -> Joints:
 
 
 def walking_speed(build: Build, gait: Gait) -> float:
-    """Metres per second over the ground."""
+    """Return metres per second over the ground."""
     return 4.0 * build.leg * float(np.sin(gait.swing)) * gait.cadence
 
 
@@ -89,12 +89,12 @@ def _point(forwards: np.ndarray, left: np.ndarray, up: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True)
 class View:
-    """Where a camera stands with regard to a walker.
+    """Position of a camera relative to a walker.
 
     Args:
         yaw: Heading ``(T,)`` in radians: 0 walks towards the camera, pi/2 to the right of the picture, pi away.
-        pitch: How far the camera looks down, radians.
-        distance: Metres from camera to walker; the nearer, the stronger the perspective.
+        pitch: Angle by which the camera looks down, radians.
+        distance: Metres from camera to walker; perspective is stronger when near.
     """
 
     yaw: np.ndarray
@@ -106,7 +106,7 @@ class View:
         sin, cos = np.sin(self.yaw), np.cos(self.yaw)
         right = point[:, 0] * sin + point[:, 1] * cos
         towards = point[:, 0] * cos - point[:, 1] * sin
-        up = point[:, 2] - 0.9  # from half of the body, so that perspective does not move it
+        up = point[:, 2] - 0.9  # from the middle of the body, which perspective does not move
         near = towards * np.cos(self.pitch) + up * np.sin(self.pitch)
         height = up * np.cos(self.pitch) - towards * np.sin(self.pitch)
         scale = self.distance / (self.distance - near)

@@ -1,4 +1,4 @@
-"""The generator: one world of people and cameras, and the tracklets filmed in it."""
+"""Worlds of synthetic people and cameras, and the tracklets filmed in them."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from nl3d.walkers.camera import Camera, draw_camera
+from nl3d.walkers.camera import Camera, draw_camera, expose, record, sensor_size
 from nl3d.walkers.draws import Draws
+from nl3d.walkers.figure import Place, draw_person
 from nl3d.walkers.identity import Identity, draw_identity
-from nl3d.walkers.scene import Obstacle, draw_obstacles
-from nl3d.walkers.shot import film
+from nl3d.walkers.raster import Boxes, Canvas
+from nl3d.walkers.scene import Obstacle, draw_obstacles, draw_scene, draw_thing, look
+from nl3d.walkers.skeleton import View, walking_speed
 
-NOMINAL_FRAMES = 64  # what the paper samples from; obstacles pass within them
+NOMINAL_FRAMES = 64  # length of the stretch that the paper samples from; obstacles pass within it
+BOX_ASPECT = 0.43  # width / height of the boxes in the scene, whatever the size of the frames
 
 
 @dataclass(frozen=True, kw_only=True)
 class WalkerWorld:
-    """Synthetic people, filmed by cameras that differ: ``(seed, pid, camid, tracklet) -> frames``.
+    """Synthetic people filmed by cameras that differ: ``(seed, pid, camid, tracklet) -> frames``.
 
-    Stands in for a video re-identification data set where there is none. Every frame is a function of its numbers
-    alone: no file, no global random state, no order of calls, so that any frame of any tracklet can be had at any time.
-    Walkers differ in clothes, build and gait. Some groups of ``group_size`` successive pids are dressed alike: only
-    motion tells their members apart (and build, unless ``same_build``). Test identities follow the training ones.
+    Replaces a video re-identification data set in tests and demonstrations. Every frame depends only on its numbers:
+    there are no files, no global random state, and calls may come in any order. Walkers differ in clothes, build and
+    gait. Some groups of ``group_size`` successive pids are dressed alike: their members differ in motion only (and in
+    build, unless ``same_build``). Test identities follow the training ones.
 
     Args:
-        seed: Another seed is another world.
-        num_identities: Pids go from 0 to this.
-        num_test: How many of them, the last ones, are for testing.
-        num_cameras: Camids go from 0 to this.
-        num_held_out_cameras: How many of them, the last ones, are for testing only; testing then uses no others. With 0
+        seed: Seed of the world.
+        num_identities: Number of people; pids count from 0.
+        num_test: Number of people to test on, the last ones.
+        num_cameras: Number of cameras; camids count from 0.
+        num_held_out_cameras: Number of cameras for testing only, the last ones; testing then uses no others. With 0,
             training and testing share all cameras.
-        cameras_per_identity: How many of the cameras see each person.
+        cameras_per_identity: Number of cameras that see each person.
         size: Height and width of the frames, pixels.
         frame_rate: Frames per second.
         group_size: Pids per group.
         alike: Share of the groups that are dressed alike.
-        same_build: Whether people dressed alike have one build too, so that only motion is left.
+        same_build: Whether people dressed alike also have one build, so that they differ in motion only.
         difficulty: Factor on the next five: 0 is clean, 1 the default, 2 heavy.
         camera_style: Strength of colour casts, contrast and light.
         clutter: Contrast of the background, full from 2 on; at 0 it is grey.
         degradation: Strength of low resolution, blur, noise and compression.
-        misalignment: How far boxes miss, drift and jitter.
-        occlusion: How often something passes in front of a walker.
-        looseness: By how much boxes may be larger than the walker, as a share of its height, drawn per tracklet: some
-            detectors leave a wide margin. No part of ``difficulty``.
+        misalignment: Strength of errors, drift and jitter of the boxes.
+        occlusion: Frequency of obstacles in front of a walker.
+        looseness: Largest margin of the boxes as a share of the walker's height, drawn per tracklet, as some detectors
+            leave one. ``difficulty`` does not change it.
 
     Raises:
         ValueError: If a number is out of range, or if test identities would start inside a group.
@@ -102,9 +105,9 @@ class WalkerWorld:
         """Film a tracklet, or some frames of it.
 
         Args:
-            pid: Who walks.
-            camid: Which camera films.
-            tracklet: Number of the tracklet; any from 0. Each is another walk past the camera.
+            pid: The person.
+            camid: The camera.
+            tracklet: Number of the tracklet, from 0 without end. Each is another walk past the camera.
             num_frames: Frames to return.
             start: First frame; a tracklet has no end.
             step: Frames from one to the next; 0 repeats the first, as a still.
@@ -121,13 +124,13 @@ class WalkerWorld:
         return self.frames(pid, camid, tracklet, [start + step * index for index in range(num_frames)])
 
     def frames(self, pid: int, camid: int, tracklet: int, indices: Sequence[int]) -> Tensor:
-        """Film chosen frames of a tracklet, in any order; one call for all of them is several times faster than many.
+        """Film chosen frames of a tracklet in any order; one call for all is several times faster than one per frame.
 
         Args:
-            pid: Who walks.
-            camid: Which camera films.
+            pid: The person.
+            camid: The camera.
             tracklet: Number of the tracklet.
-            indices: Which frames, from 0.
+            indices: Numbers of the frames, from 0.
 
         Returns:
             uint8 frames ``(len(indices), 3, H, W)``, RGB.
@@ -140,10 +143,10 @@ class WalkerWorld:
             raise ValueError("indices must name at least one frame, got none")
         for index in indices:
             _check_count(index, name="indices", low=0)
-        return film(self, pid, camid, tracklet, np.asarray(indices, dtype=np.int64))
+        return _Shot(self, (pid, camid, tracklet), np.asarray(indices, dtype=np.int64)).film()
 
     def identity(self, pid: int) -> Identity:
-        """The person behind a pid: clothes, build and gait, as ground truth."""
+        """Return clothes, build and gait of a person, as ground truth."""
         _check_count(pid, name="pid", low=0, high=self.num_identities - 1)
         first = pid - pid % self.group_size
         alike = Draws(self.seed, "alike", first, self.group_size).uniform() < self.alike
@@ -158,7 +161,7 @@ class WalkerWorld:
         )
 
     def camera(self, camid: int) -> Camera:
-        """The style of a camera."""
+        """Return the style of a camera."""
         _check_count(camid, name="camid", low=0, high=self.num_cameras - 1)
         return draw_camera(
             self.seed,
@@ -168,11 +171,11 @@ class WalkerWorld:
         )
 
     def group_of(self, pid: int) -> int:
-        """The lowest pid dressed like this one: its own if nobody before it is."""
+        """Return the lowest pid that is dressed like this one."""
         return self.identity(pid).group
 
     def obstacles(self, pid: int, camid: int, tracklet: int) -> tuple[Obstacle, ...]:
-        """What passes between camera and walker in the first 64 frames, or walks behind."""
+        """Return what passes in front of a walker or behind in the first 64 frames."""
         draws = Draws(self.seed, "obstacles", pid, camid, tracklet)
         amount = self.difficulty * self.occlusion
         return draw_obstacles(draws, amount=amount, duration=NOMINAL_FRAMES / self.frame_rate)
@@ -188,13 +191,106 @@ class WalkerWorld:
         return range(self.num_identities - self.num_test, self.num_identities)
 
     def cameras_of(self, pid: int) -> tuple[int, ...]:
-        """The cameras that see a person, sorted."""
+        """Return the cameras that see a person, sorted."""
         _check_count(pid, name="pid", low=0, high=self.num_identities - 1)
         shared = self.num_cameras - self.num_held_out_cameras
         testing = self.num_held_out_cameras and pid in self.test_pids
         low, high = (shared, self.num_cameras) if testing else (0, shared)
         order = low + Draws(self.seed, "cameras", pid).permutation(high - low)
         return tuple(sorted(int(camid) for camid in order[: self.cameras_per_identity]))
+
+
+class _Shot:
+    """Geometry and light of some frames of one tracklet, from which they are drawn."""
+
+    def __init__(self, world: WalkerWorld, key: tuple[int, int, int], frames: np.ndarray) -> None:
+        self.world, self.key, self.frames = world, key, frames
+        self.person, self.camera = world.identity(key[0]), world.camera(key[1])
+        self.times = frames / world.frame_rate
+        person, camera = self.person, self.camera
+        draws = Draws(world.seed, "walk", *key)
+        self.phase = 2 * np.pi * (draws.uniform() + person.gait.cadence * (1 + 0.02 * draws.normal()) * self.times)
+        heading = camera.yaw + draws.uniform(-0.35, 0.35) + np.pi * draws.chance(0.3)
+        yaw = heading + 0.12 * np.sin(draws.uniform(0, 7) + self.times * draws.uniform(0.2, 0.7))
+        self.view = View(yaw, camera.pitch, camera.distance * draws.uniform(0.8, 1.25))
+        self.origin = draws.uniform(0, 16)
+        wobble = draws.normals(2)
+        self.light = 1 + 0.06 * self.style * np.sin(draws.uniform(0, 7) + self.times * draws.uniform(0.3, 1.5))
+        self.light *= np.exp(0.15 * self.style * wobble[0])
+        self.sharpness = float(np.exp(0.2 * wobble[1]))
+        self.boxes = self.place_boxes()
+
+    @property
+    def style(self) -> float:
+        return self.world.difficulty * self.world.camera_style
+
+    def draws(self, what: str, frame: int) -> Draws:
+        """Return the draws of one frame, which do not depend on the frames filmed with it."""
+        return Draws(self.world.seed, what, *self.key, int(frame))
+
+    def place_boxes(self) -> Boxes:
+        """Place boxes around the walker, with the errors of the world's misalignment."""
+        build, view, still = self.person.build, self.view, np.zeros((len(self.frames), 3))
+        crown = view.project(still + np.array([0.0, 0.0, build.height]))[:, 1]
+        soles = view.project(still)[:, 1] + 0.3 * np.abs(np.cos(view.yaw)) * np.sin(view.pitch)
+        off = self.world.difficulty * self.world.misalignment
+        draws = Draws(self.world.seed, "boxes", *self.key)
+        miss = draws.normals(4) * np.array([0.045, 0.025, 0.04, 0.04])
+        if draws.chance(0.1):  # a poor detection: half a body, or much street around it
+            miss += np.array([draws.uniform(-0.2, 0.2), draws.uniform(-0.2, 0.2), draws.uniform(-0.15, 0.25), 0.0])
+        waves = draws.uniforms(16).reshape(4, 4)
+        turns = [(a + (0.15 + 0.3 * b) * self.times, c + (0.5 + d) * self.times) for a, b, c, d in waves]
+        drift = np.stack([np.sin(2 * np.pi * slow) + np.sin(2 * np.pi * fast) / 3 for slow, fast in turns])
+        drift *= np.array([[0.06], [0.025], [0.04], [0.02]])
+        jitter = np.stack([self.draws("jitter", frame).normals(4) for frame in self.frames])
+        shift = off * (miss[:, None] + drift + jitter.T * np.array([[0.012], [0.008], [0.01], [0.005]]))
+        margin = 1.05 + self.world.looseness * Draws(self.world.seed, "margin", *self.key).uniform()
+        height = (soles - crown) * margin * np.exp(shift[2])
+        width = BOX_ASPECT * height * np.exp(shift[3])
+        middle = (soles + crown) / 2 + shift[1] * height
+        return Boxes(left=shift[0] * width - width / 2, top=middle - height / 2, width=width, height=height)
+
+    def film(self) -> Tensor:
+        """Draw the frames, uint8 ``(T, 3, H, W)``."""
+        world, camera = self.world, self.camera
+        sensor = sensor_size(camera, *world.size, sharpness=self.sharpness)
+        scene = draw_scene(world.seed, camera.camid, pitch=camera.pitch, clutter=world.difficulty * world.clutter)
+        speed = walking_speed(self.person.build, self.person.gait)
+        scroll = self.origin + 0.8 * speed * np.sin(self.view.yaw) * self.times
+        canvas = Canvas(look(scene, self.boxes, scroll, sensor), self.boxes, light=camera.light)
+        self.shadow(canvas)
+        draw_person(canvas, self.person, self.phase, self.view)
+        for obstacle in world.obstacles(*self.key):
+            if obstacle.kind in ("person", "behind"):
+                self.passer(canvas, obstacle)
+            else:
+                draw_thing(canvas, obstacle, self.times)
+        exposed = expose(canvas.rgb, camera, self.light)
+        noise = [self.draws("noise", frame) for frame in self.frames]
+        return record(exposed, camera, noise, world.size)
+
+    def shadow(self, canvas: Canvas) -> None:
+        """Draw a dark patch under the feet."""
+        dark = np.zeros((3, 1, 1, 1), dtype=np.float32)
+        ends = []
+        for side in (-0.16, 0.16):
+            end = self.view.project(np.zeros((len(self.frames), 3)))
+            end[:, 0] += side + 0.15 * self.camera.light
+            end[:, 2] = -500.0
+            ends.append(end)
+        canvas.capsule(ends[0], ends[1], 0.1, 0.1, lambda along, across, frames: dark, opacity=0.4)
+
+    def passer(self, canvas: Canvas, obstacle: Obstacle) -> None:
+        """Draw another person, who has no pid."""
+        number = -1 - obstacle.number
+        other = draw_identity(
+            self.world.seed, number, group=number, place=0, group_size=1, alike=False, same_build=False
+        )
+        heading = np.pi / 2 * np.sign(obstacle.speed) + 0.5 * np.sin(obstacle.number)
+        view = View(np.full_like(self.times, heading), self.view.pitch, self.view.distance)
+        phase = 2 * np.pi * (obstacle.number * 0.37 + other.gait.cadence * self.times)
+        place = Place(right=obstacle.offset(self.times), nearer=obstacle.nearer)
+        draw_person(canvas, other, phase, view, place=place)
 
 
 def _check_count(value: int, *, name: str, low: int, high: int | None = None) -> None:
