@@ -49,8 +49,7 @@ class WalkerTracklets(Sequence[tuple[Tensor, int, int]]):
         ValueError: If ``split`` is unknown or a number is below 1.
 
     Example:
-        >>> from nl3d.files import replacing
-    from nl3d.walkers.world import NOMINAL_FRAMES, WalkerWorld
+        >>> from nl3d.walkers import WalkerTracklets, WalkerWorld
         >>> query = WalkerTracklets(WalkerWorld(num_identities=8, num_test=4, size=(32, 16)), "query", num_frames=2)
         >>> frames, pid, camid = query[0]
         >>> len(query), frames.shape, pid
@@ -224,7 +223,7 @@ def read_walkers(
 
 
 def _stored(root: Path, world: WalkerWorld, keys: Sequence[tuple[int, int, int]], length: int) -> Path:
-    """Render all frames of some tracklets into a file, named by a hash of everything they depend on, unless it exists."""
+    """Render all frames of some tracklets into a file named by a hash of all they depend on, unless it exists."""
     digest = hashlib.sha256(f"{world} {keys} {length}".encode())
     for key in (keys[0], keys[len(keys) // 2], keys[-1]):  # so that another generator gives another name
         digest.update(world.tracklet(*key, num_frames=2, start=1, step=length).numpy().tobytes())
