@@ -11,19 +11,18 @@ if TYPE_CHECKING:
 
 def add_box_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of :class:`nl3d.data.BoxOptions`."""
+    from nl3d.data.readers.box_formats import FORMATS
+
+    formats = "; ".join(f"{name} ({form.description})" for name, form in FORMATS.items())
     group = parser.add_argument_group("boxes")
+    group.add_argument("--box-format", metavar="NAME", help=f"{formats}; detected from the file by default")
     group.add_argument(
-        "--box-format",
-        metavar="NAME",
-        help="mot (a tracker's results) or mot-gt (MOTChallenge ground truth); detected from the file by default",
-    )
-    group.add_argument(
-        "--first-frame", type=int, metavar="N", help="number of the first frame in the boxes (1; 0 for many trackers)"
+        "--first-frame", type=int, metavar="N", help="number of the first frame in the boxes (1; 0 for KITTI and CVAT)"
     )
     group.add_argument(
         "--classes",
         metavar="A,B,...",
-        help="classes to keep, by number or name, or all (pedestrians of ground truth, every class of a tracker)",
+        help="classes to keep, by number or name, or all (people of ground truth, every class of others)",
     )
     group.add_argument(
         "--skip-bad-boxes", action="store_true", help="leave out and count rows with id -1, no area or no finite number"

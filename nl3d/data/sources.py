@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nl3d.data.clips.consecutive import ClipCollector, check_clip_plan, consecutive_clips
 from nl3d.data.frames.images import resize_image
-from nl3d.data.readers.boxes import BoxOptions, cut_box, read_boxes
+from nl3d.data.readers.boxes import BoxOptions, read_boxes
 from nl3d.data.readers.manifest import read_manifest_tracklets
 from nl3d.data.readers.tree import read_tracklet_folders
 from nl3d.data.tracklets import Tracklet
@@ -158,7 +158,7 @@ class VideoSource:
                 clip = None
                 if isinstance(image, ValueError):
                     report.unreadable.append((index, str(image)))
-                elif (cut := cut_box(image, box)) is None:
+                elif (cut := self.boxes.cut(image, box)) is None:
                     report.dropped_boxes += 1
                 else:
                     pixels, clipped = cut
@@ -185,7 +185,7 @@ class VideoSource:
             try:
                 for number, image in self.frames.read(wanted, skip_unreadable=skip_unreadable):
                     for name, box in wanted[number]:
-                        if isinstance(image, Tensor) and (cut := cut_box(image, box)) is not None:
+                        if isinstance(image, Tensor) and (cut := self.boxes.cut(image, box)) is not None:
                             found[name] = cut[0].clone()
                 break
             except ValueError:

@@ -87,6 +87,17 @@ def test_corners_in_place_of_sizes_are_refused_unless_the_format_is_named(tmp_pa
     assert len(open_source(video, boxes, boxes=BoxOptions(format="mot")).records) == 1
 
 
+def test_boxes_as_shares_of_the_frame(tmp_path):
+    images = film(2)  # 48 high, 64 wide
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    (labels / "film_2.txt").write_text("0 0.5 0.5 0.25 0.5 7\n")
+    source = open_source(write_video(tmp_path / "film.mkv", images), labels)
+    clips, report = streamed(source, num_frames=1)
+    assert report == SourceReport({0: (2, 2)})
+    assert torch.equal(clips[0].images[0], resized(images[1][12:36, 24:40]))
+
+
 def test_boxes_and_images_that_count_from_zero(tmp_path):
     for number in range(3):
         write_jpeg(tmp_path / "film" / f"frame_{number:06d}.jpg", colour=(number * 50,) * 3, size=(48, 64))

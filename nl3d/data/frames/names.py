@@ -102,15 +102,15 @@ def is_image_name(name: str) -> bool:
     return name[:1] != "." and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a path each is slow
 
 
-def number_images(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, str], bool]:
-    """Find the frame numbers in the names of a video's images.
+def number_files(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, str], bool]:
+    """Find the frame numbers in the names of files, such as a video's images.
 
     All names must be alike but for one number, as ``000001.jpg`` and ``frame_000060.png`` are. Names without any digit
     count from 1 in order.
 
     Args:
         folder: The folder, for the error.
-        names: Names of its images.
+        names: Names of files in it.
 
     Returns:
         Name by number, and whether the numbers are those in the names.
@@ -119,29 +119,29 @@ def number_images(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, s
         ValueError: If names differ in more than one number, or two have the same.
 
     Example:
-        >>> number_images("video", ["f_60_0012.png", "f_60_0007.png"])
+        >>> number_files("video", ["f_60_0012.png", "f_60_0007.png"])
         ({7: 'f_60_0007.png', 12: 'f_60_0012.png'}, True)
     """
     names = sort_names(names)
-    remedy = "keep only the frames of the video there, named by their number, such as 000001.jpg"
+    remedy = "keep one file per frame there, named by its number, such as 000001.jpg"
     pieces = [re.split(r"([0-9]+)", os.path.splitext(name)[0]) for name in names]  # noqa: PTH122
     if all(len(piece) == 1 for piece in pieces) and len({piece[0].lower() for piece in pieces}) == len(names):
         if names == sorted(names, key=str.lower):
             return dict(enumerate(names, 1)), False
         raise ValueError(
-            f"folder {str(folder)!r} must have images in one order, got names in upper and lower case; {remedy}"
+            f"folder {str(folder)!r} must have files in one order, got names in upper and lower case; {remedy}"
         )
     for name, piece in zip(names, pieces, strict=True):
         if piece[::2] != pieces[0][::2]:
             raise ValueError(
-                f"folder {str(folder)!r} must have images with names that differ in their number alone, "
+                f"folder {str(folder)!r} must have files with names that differ in their number alone, "
                 f"got {names[0]!r} and {name!r}; {remedy}"
             )
     numbers = [tuple(map(int, piece[1::2])) for piece in pieces]
     varying = [place for place, column in enumerate(zip(*numbers, strict=True)) if len(set(column)) > 1]
     if len(varying) > 1:
         raise ValueError(
-            f"folder {str(folder)!r} must have images with names that differ in one number, "
+            f"folder {str(folder)!r} must have files with names that differ in one number, "
             f"got {names[0]!r} and {names[-1]!r}; {remedy}"
         )
     place = varying[0] if varying else -1
@@ -150,7 +150,7 @@ def number_images(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, s
         other = images.setdefault(number[place] if number else 0, name)
         if other != name:
             raise ValueError(
-                f"folder {str(folder)!r} must have one image per frame, got {other!r} and {name!r}; {remedy}"
+                f"folder {str(folder)!r} must have one file per frame, got {other!r} and {name!r}; {remedy}"
             )
     return images, True
 

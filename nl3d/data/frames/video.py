@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nl3d.data.frames.images import MAX_PIXELS, read_image
-from nl3d.data.frames.names import is_image_name, number_images
+from nl3d.data.frames.names import is_image_name, number_files
 
 FrameIterator: TypeAlias = "Iterator[tuple[int, Tensor | ValueError]]"
 """Numbers of frames, with their images ``(3, H, W)`` uint8 or the errors of those that do not decode."""
@@ -228,7 +228,7 @@ class ImageFrames:
         names = [name for name in os.listdir(path) if is_image_name(name)]  # noqa: PTH208 - a path each is slow
         if not names:
             raise ValueError(f"folder {str(self.path)!r} must hold images (.jpg, .png or .webp), got none")
-        images, numbered = number_images(self.path, names)
+        images, numbered = number_files(self.path, names)
         self.offset = (first_frame if numbered and first_frame is not None else min(images)) - 1
         self.images = {number - self.offset: name for number, name in images.items()}
         self.first = min(self.images)

@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nl3d.data.frames.names import sort_names
 from nl3d.data.frames.video import FrameStream, open_frames
-from nl3d.data.labels import parse_label
+from nl3d.data.readers.box_formats import FORMATS, BoxFormat, Row, Rows, detect_format, detect_mot_format
 
 ALL_CLASSES = "all"
 """Entry of :attr:`BoxOptions.classes` that keeps every class."""
-
-UNTRACKED = 2**64 - 1  # the id of an object without a track in DeepStream
-MAX_PIXELS = 1e6  # no coordinate of a box lies further from the frame
-MOT_CLASSES = dict(
-    enumerate(
-        (
-            *("pedestrian", "person on vehicle", "car", "bicycle", "motorbike", "non-motorised vehicle"),
-            *("static person", "distractor", "occluder", "occluder on the ground", "full occluder", "reflection"),
-            "crowd",
-        ),
-        1,
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -41,8 +27,8 @@ class BoxOptions:
     Args:
         format: Name from :data:`FORMATS`; detected from the file if left out, and asked for where it could be two.
         first_frame: Number that the boxes give to the first frame of the video or folder; the format's own if left out.
-        classes: Classes to keep, by number or name, or ``("all",)``. If left out, ground truth keeps pedestrians, and a
-            tracker's file keeps every class.
+        classes: Classes to keep, by number or name, or ``("all",)``. If left out, ground truth (``mot-gt``,
+            ``visdrone``, ``kitti``) keeps people who are to be considered, and other formats keep every class.
         skip_bad: Whether to leave out and count rows that are no box of a track (id -1, no area, not finite), rather
             than to refuse the file.
 
@@ -97,6 +83,7 @@ class Boxes:
         tracks: The tracks, sorted by id.
         left_out: Number of boxes left out for each reason; empty if there were none.
         classes: Number of boxes kept of each class, if there are several; else empty.
+        shares: Whether boxes are shares of the frame's size instead of pixels.
         first_frame: Number that the file gives to the first frame of the video.
         path: The file.
         options: How it was read.
@@ -105,6 +92,7 @@ class Boxes:
     tracks: list[BoxTrack]
     left_out: dict[str, int] = field(default_factory=dict)
     classes: dict[str, int] = field(default_factory=dict)
+    shares: bool = False
     first_frame: int = 1
     path: str = ""
     options: BoxOptions = field(default_factory=BoxOptions)
@@ -121,11 +109,16 @@ class Boxes:
         """
         frames = open_frames(video, first_frame=self.first_frame if self.options.first_frame is None else None)
         frames.require({number for track in self.tracks for number in track.frames.tolist()})
-        if self.options.format is None:
+        if self.options.format is None and not self.shares:
             _, image = next(frames.read({frames.first}, skip_unreadable=True))
             if isinstance(image, Tensor):
                 self._check_corners(*image.shape[-2:])
         return frames
+
+    def cut(self, image: Tensor, box: NDArray[np.float64]) -> tuple[Tensor, bool] | None:
+        """Cut one of these boxes out of a frame; see :func:`cut_box`."""
+        height, width = image.shape[-2:]
+        return cut_box(image, box * [width, height, width, height] if self.shares else box)
 
     def _check_corners(self, height: int, width: int) -> None:
         """Refuse ``x1,y1,x2,y2`` in place of ``left,top,width,height``, which most boxes reveal together."""
@@ -141,35 +134,6 @@ class Boxes:
                 "subtract the first corner from the second, or name the format with --box-format "
                 "(BoxOptions(format=...)) if they are right as they are"
             )
-
-
-class BadBoxError(ValueError):
-    """A row that is no box of a track; :attr:`BoxOptions.skip_bad` leaves it out."""
-
-
-class Row(NamedTuple):
-    """One box as the file has it: four numbers are ``left, top, width, height``; ``extra`` are the later columns."""
-
-    frame: int
-    track_id: int
-    box: tuple[float, float, float, float]
-    extra: tuple[str, ...]
-
-
-class BoxFormat(NamedTuple):
-    """What a format makes of a row's later columns.
-
-    Args:
-        label: Gives the class of a row, or None.
-        counts: Gives whether the row counts; only asked of people.
-        names: Names of classes that are numbered.
-        people: Classes kept by default; every class if empty.
-    """
-
-    label: Callable[[tuple[str, ...]], str | None]
-    counts: Callable[[tuple[str, ...]], bool]
-    names: dict[str, str]
-    people: tuple[str, ...]
 
 
 def read_boxes(path: str | Path, options: BoxOptions | None = None) -> Boxes:
@@ -191,216 +155,87 @@ def read_boxes(path: str | Path, options: BoxOptions | None = None) -> Boxes:
     """
     options = options or BoxOptions()
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"tracks file {str(path)!r} does not exist")
-    first_frame = 1 if options.first_frame is None else options.first_frame
-    left_out: Counter[str] = Counter()
-    rows: list[Row] = []
-    lines: list[int] = []
-    for number, line in _lines(path):
-        try:
-            rows.append(_parse_row(line, first_frame))
-            lines.append(number)
-        except BadBoxError as error:
-            if not options.skip_bad:
-                raise ValueError(
-                    f"{path}, line {number}: {error}, got {line[:80]!r}; --skip-bad-boxes "
-                    "(BoxOptions(skip_bad=True)) leaves such rows out"
-                ) from None
-            left_out["bad rows"] += 1
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}, got {line[:80]!r}") from None
-    if not rows:
-        raise ValueError(f"tracks file {str(path)!r} must hold at least one box, got none")
-    kept, classes = _choose(path, rows, options, left_out)
-    rows = [rows[place] for place in kept]
-    if options.format is None and all(abs(value) < 2 for row in rows for value in row.box):
+    detected = options.format or detect_format(path)
+    name = detected or "mot"
+    form = FORMATS[name]
+    first_frame = form.first_frame if options.first_frame is None else options.first_frame
+    read = Rows(first_frame, options.skip_bad)
+    form.read(path, read)
+    if detected is None and (name := detect_mot_format(path, read.rows)) != "mot":
+        form, read = FORMATS[name], Rows(first_frame, options.skip_bad)
+        form.read(path, read)
+    rows = _choose(path, read, form, options)
+    if options.format is None and not form.shares and all(abs(value) < 2 for row in rows for value in row.box):
         raise ValueError(
             f"tracks file {str(path)!r} must give boxes in pixels, got none above 2, which are shares of the frame; "
-            "multiply them by its size, or pass --box-format (BoxOptions(format=...)) if they are pixels"
+            f"multiply them by its size, or pass --box-format {name} (BoxOptions(format={name!r})) if they are pixels"
         )
-    tracks = _group(path, rows, np.array(lines)[kept], first_frame)
-    return Boxes(tracks, dict(left_out), classes if len(classes) > 1 else {}, first_frame, str(path), options)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line that is neither empty nor a comment."""
-    with path.open(encoding="utf-8-sig") as text:
-        try:
-            for number, line in enumerate(text, 1):
-                if "\0" in line:
-                    raise ValueError(
-                        f"tracks file {str(path)!r} must be text in UTF-8, got a zero byte on line {number}"
-                    )
-                line = line.strip()
-                if line and not line.startswith("#"):
-                    yield number, line
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"tracks file {str(path)!r} must be text in UTF-8, got other bytes ({error.reason}); save it as UTF-8"
-            ) from error
-
-
-def _parse_row(line: str, first_frame: int) -> Row:
-    columns = [column.strip() for column in line.split(",")] if "," in line else line.split()
-    if len(columns) < 6:
-        hint = "; replace the semicolons by commas" if ";" in line else ""
-        raise ValueError(f"a line must have at least six columns: frame,id,left,top,width,height{hint}")
-    left, top, width, height = map(_number, columns[2:6])
-    frame, track_id = _whole(columns[0], "frame"), _whole(columns[1], "id")
-    if frame < first_frame:
-        hint = "; for boxes that count frames from 0 pass --first-frame 0 (BoxOptions(first_frame=0))"
-        raise ValueError(f"frame must be a whole number from {first_frame} on" + hint * (frame == 0))
-    if track_id < 0 or track_id >= UNTRACKED:
-        raise BadBoxError(f"id must be a whole number from 0 to 2**64 - 2; {track_id} marks a box without a track")
-    if width <= 0 or height <= 0:
-        raise BadBoxError("width and height must be above 0")
-    return Row(frame, track_id, (left, top, width, height), tuple(columns[6:]))
-
-
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:e([+-]?\d{1,4}))?", re.ASCII | re.IGNORECASE)
-_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
-
-
-def _number(text: str) -> float:
-    _check_number(text)
-    value = float(text)
-    if abs(value) > MAX_PIXELS:
-        raise BadBoxError(f"left,top,width,height must lie within {MAX_PIXELS:.0f} pixels")
-    return value
-
-
-def _whole(text: str, what: str) -> int:
-    """Parse a whole number exactly, also where it is written as a float; all its digits must be there."""
-    number = _check_number(text)
-    try:
-        if int(number[3] or 0) <= len(number[1] or number[2] or ""):  # 1.23457e+06 has lost a digit
-            return int(parse_label(text))
-    except ValueError:
-        pass
-    raise ValueError(f"{what} must be a whole number, written with all its digits")
-
-
-def _check_number(text: str) -> re.Match[str]:
-    if number := _NUMBER.fullmatch(text):
-        return number
-    if _NOT_FINITE.fullmatch(text):
-        raise BadBoxError("frame,id,left,top,width,height must be finite")
-    raise ValueError("frame,id,left,top,width,height must be numbers; remove a header or begin its line with #")
-
-
-def _mot_label(extra: tuple[str, ...]) -> str | None:
-    """Class that trackers write after the confidence; further columns are absent, a score, or -1."""
-    if len(extra) in (2, 3) or (len(extra) > 3 and all(_is(column, -1) for column in extra[2:])):
-        label = _class_label(extra[1])
-        return None if label == "-1" else label
-    return None
-
-
-def _class_label(text: str) -> str | None:
-    """Canonical text of a class; None for what is none, such as a fraction."""
-    try:
-        return parse_label(text)
-    except ValueError:
-        return None
-
-
-def _is(text: str, *values: float) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and float(text) in values
-
-
-FORMATS: dict[str, BoxFormat] = {
-    "mot": BoxFormat(_mot_label, lambda extra: True, {}, ()),
-    "mot-gt": BoxFormat(
-        lambda extra: _class_label(extra[1]) if len(extra) == 3 else None,
-        lambda extra: not extra or not _is(extra[0], 0),
-        {str(number): name for number, name in MOT_CLASSES.items()},
-        ("1",),
-    ),
-}
-"""Formats of boxes by name: ``mot`` (a tracker's results) and ``mot-gt`` (MOTChallenge ground truth)."""
-
-
-def _detect(path: Path, rows: Sequence[Row]) -> str:
-    """Tell a tracker's results from ground truth, and ask where the two readings differ."""
-    if all(len(row.extra) == 3 for row in rows) and all(
-        _is(row.extra[0], 0, 1) and _is(row.extra[1], *MOT_CLASSES) and _is_share(row.extra[2]) for row in rows
-    ):
-        flagged = any(_is(row.extra[0], 0) for row in rows)
-        if flagged or all(_is(row.extra[1], 1) for row in rows):
-            return "mot-gt"
-    elif (
-        all(len(row.extra) == 4 and all(_is(column, -1) for column in row.extra[1:]) for row in rows)
-        and {float(row.extra[0]) for row in rows if _is(row.extra[0], 0, 1)} == {0, 1}
-        and all(_is(row.extra[0], 0, 1) for row in rows)
-    ):
-        pass  # a flag of MOT15's ground truth, or a confidence
-    else:
-        return "mot"
-    raise ValueError(
-        f"tracks file {str(path)!r} can be read as a tracker's results, where every box counts, or as MOTChallenge "
-        "ground truth, where only pedestrians that are to be considered do; pass --box-format mot or --box-format "
-        'mot-gt (BoxOptions(format="mot") or "mot-gt")'
+    counts = Counter(form.title(row.label) for row in rows if row.label is not None)
+    return Boxes(
+        _group(path, rows, first_frame),
+        left_out=dict(read.left_out),
+        classes=dict(counts) if len(counts) > 1 and not form.people else {},
+        shares=form.shares,
+        first_frame=first_frame,
+        path=str(path),
+        options=options,
     )
 
 
-def _is_share(text: str) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and 0 <= float(text) <= 1
-
-
-def _choose(
-    path: Path, rows: Sequence[Row], options: BoxOptions, left_out: Counter[str]
-) -> tuple[list[int], dict[str, int]]:
-    """Places of the rows to keep, and the number kept of each class."""
-    form = FORMATS[options.format or _detect(path, rows)]
-    labels = [form.label(row.extra) for row in rows]
-    title = {label: f"{label} ({form.names[label]})" if label in form.names else label for label in labels if label}
-    wanted = set(options.classes if options.classes is not None else form.people or (ALL_CLASSES,))
-    if options.classes is not None and wanted != {ALL_CLASSES}:
-        known = {*title, *(form.names.get(label) for label in title)}
-        if not known.issuperset(wanted):
-            have = ", ".join(sorted(title.values())) or "no column of classes"
+def _choose(path: Path, read: Rows, form: BoxFormat, options: BoxOptions) -> list[Row]:
+    """Return the rows of the wanted classes, and count the others."""
+    if not read.rows:
+        bad = f" but {read.left_out['bad rows']} bad rows" if read.left_out["bad rows"] else ""
+        raise ValueError(f"tracks file {str(path)!r} must hold at least one box, got none{bad}")
+    labels = {row.label for row in read.rows if row.label is not None}
+    wanted = {name.casefold() for name in options.classes or form.people or (ALL_CLASSES,)}
+    named = {label: {label.casefold(), form.names.get(label, label)} for label in labels}
+    everything = ALL_CLASSES in wanted
+    if options.classes is not None and not everything:
+        unknown = wanted.difference(*named.values()) if named else wanted
+        if unknown:
+            have = ", ".join(map(form.title, sort_names(labels))) or "no column of classes"
             raise ValueError(
                 f"classes must be classes of the tracks file {str(path)!r}, which has {have}; "
-                f"got {', '.join(sorted(wanted - known))}"
+                f"got {', '.join(sorted(unknown))}"
             )
-    kept: list[int] = []
-    classes: Counter[str] = Counter()
-    for place, (row, label) in enumerate(zip(rows, labels, strict=True)):
-        if label is not None and not wanted & {ALL_CLASSES, label, form.names.get(label)}:
-            left_out[f"class {title[label]}"] += 1
-        elif (label is None or label in form.people) and ALL_CLASSES not in wanted and not form.counts(row.extra):
-            left_out["marked as not to be considered"] += 1
+    chosen = {label for label in labels if everything or wanted & named[label]}
+    rows = []
+    for row in read.rows:
+        if row.label is not None and row.label not in chosen:
+            read.left_out[f"class {form.title(row.label)}"] += 1
+        elif not row.counts and not everything and (row.label is None or row.label in form.people):
+            read.left_out["marked as not to be considered"] += 1
         else:
-            kept.append(place)
-            if label is not None:
-                classes[title[label]] += 1
-    if not kept:
-        reasons = ", ".join(f"{count} of {reason}" for reason, count in left_out.items())
+            rows.append(row)
+    if not rows:
+        reasons = ", ".join(f"{count} of {reason}" for reason, count in read.left_out.items())
         raise ValueError(
             f"tracks file {str(path)!r} must hold a box of a person that counts, got none: {reasons} left out; "
             "pass --classes (BoxOptions(classes=...)) for other classes"
         )
-    return kept, dict(classes)
+    return rows
 
 
-def _group(path: Path, rows: Sequence[Row], lines: NDArray[np.int64], first_frame: int) -> list[BoxTrack]:
-    places: dict[int, dict[int, int]] = {}
-    for place, row in enumerate(rows):
-        track = places.setdefault(row.track_id, {})
-        if row.frame in track:
+def _group(path: Path, rows: Sequence[Row], first_frame: int) -> list[BoxTrack]:
+    tracks: dict[int, dict[int, Row]] = {}
+    for row in rows:
+        track = tracks.setdefault(row.track_id, {})
+        other = track.setdefault(row.frame, row)
+        if other is not row:
             raise ValueError(
-                f"{path}, line {lines[place]}: a track must have one box per frame, "
-                f"but track {row.track_id} has another in frame {row.frame} on line {lines[track[row.frame]]}"
+                f"{path}, line {row.line}: a track must have one box per frame, "
+                f"but track {row.track_id} has another in frame {row.frame} on line {other.line}"
             )
-        track[row.frame] = place
     return [
         BoxTrack(
             track_id,
             np.array(sorted(track), dtype=np.int64) - first_frame + 1,
-            np.array([rows[track[frame]].box for frame in sorted(track)], dtype=np.float64),
+            np.array([track[frame].box for frame in sorted(track)], dtype=np.float64),
         )
-        for track_id, track in sorted(places.items())
+        for track_id, track in sorted(tracks.items())
     ]
 
 

@@ -18,7 +18,7 @@ from nl3d.data.dataset import ReIDDataset
 from nl3d.data.frames.images import encode_jpeg
 from nl3d.data.frames.names import FrameNames, is_image_name, require_file
 from nl3d.data.labels import number_labels, parse_label
-from nl3d.data.readers.boxes import Boxes, BoxOptions, BoxTrack, cut_box, read_boxes
+from nl3d.data.readers.boxes import Boxes, BoxOptions, BoxTrack, read_boxes
 from nl3d.data.tracklets import Tracklet
 from nl3d.files import replacing
 
@@ -182,11 +182,10 @@ def _crop_name(track: int, frame: int) -> str:
 def _cut(source: Path, boxes: Boxes, folder: Path, stretches: Iterable[_Stretch]) -> set[tuple[int, int]]:
     """Cut out the boxes that are not there yet; gives those that lie outside the frame."""
     stamp = folder / "source.json"
-    origin = {
-        "source": source.name,
-        "tracks": hashlib.sha256(Path(boxes.path).read_bytes()).hexdigest(),
-        "boxes": boxes.options.to_json(),
-    }
+    digest = hashlib.sha256()
+    for read in boxes.tracks:
+        digest.update(str(read.track_id).encode() + read.frames.tobytes() + read.boxes.tobytes())
+    origin = {"source": source.name, "tracks": digest.hexdigest()}
     outside: set[tuple[int, int]] = set()
     if stamp.is_file():
         before = json.loads(stamp.read_text(encoding="utf-8"))
@@ -213,7 +212,7 @@ def _cut(source: Path, boxes: Boxes, folder: Path, stretches: Iterable[_Stretch]
     for frame, image in boxes.open_video(source).read(wanted):
         assert isinstance(image, Tensor)  # errors are raised
         for track, box in wanted[frame].items():
-            if (cut := cut_box(image, box)) is None:
+            if (cut := boxes.cut(image, box)) is None:
                 outside.add((track, frame))
             else:
                 _write(folder / _crop_name(track, frame), encode_jpeg(cut[0]))

@@ -189,3 +189,134 @@ def test_options(tmp_path):
         BoxOptions("mots")
     with pytest.raises(ValueError, match="first_frame must be at least 0, got -1"):
         BoxOptions(first_frame=-1)
+
+
+VISDRONE = "1,0,5,5,9,9,1,1,0,0\n1,1,5,5,9,9,0,1,0,0\n1,2,5,5,9,9,1,4,1,2\n1,3,5,5,9,9,1,2,0,1\n1,4,5,5,9,9,1,0,0,0\n"
+
+
+def test_visdrone_is_detected_and_keeps_people(tmp_path):
+    boxes = read_boxes(written(tmp_path, VISDRONE))
+    assert ids(boxes) == [0, 3]
+    assert boxes.left_out == {
+        "marked as not to be considered": 1,
+        "class 4 (car)": 1,
+        "class 0 (ignored region)": 1,
+    }
+    assert ids(read_boxes(written(tmp_path, VISDRONE), BoxOptions(classes=("Car",)))) == [2]
+    with pytest.raises(ValueError, match="line 1: a line must have ten columns"):
+        read_boxes(written(tmp_path, "1,0,5,5,9,9,1,1,0\n"), BoxOptions("visdrone"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"), [("1,1,0,0", [1, 2]), ("0.9,4,0,0", [1, 2]), ("1,0,0,0", [1, 2]), ("1,4,0,0", None)]
+)
+def test_ten_columns_with_zeros_may_be_a_tracker_s(tmp_path, columns, kept):
+    path = written(tmp_path, f"1,1,8,2,20,30,{columns}\n1,2,8,2,20,30,{columns}\n")
+    if kept is None:
+        with pytest.raises(ValueError, match="--box-format mot or --box-format visdrone"):
+            read_boxes(path)
+    else:
+        assert ids(read_boxes(path)) == kept
+
+
+KITTI = """0 0 Van 0 0 -1.79 296.74 161.75 455.23 292.37 2.00 1.82 4.43 -4.55 1.86 13.41 -2.12
+0 2 Pedestrian 0 0 -2.54 100.0 20.5 150.0 170.5 1.67 0.53 0.85 5.0 1.5 9.0 -2.0
+1 2 Pedestrian 0 0 -2.54 101.0 20.5 150.0 170.5 1.67 0.53 0.85 5.0 1.5 9.0 -2.0
+1 -1 DontCare -1 -1 -10 219.31 188.49 245.50 218.56 -1000 -1000 -1000 -10 -1 -1 -1
+"""
+
+
+def test_kitti_has_corners_and_frames_from_zero(tmp_path):
+    boxes = read_boxes(written(tmp_path, KITTI))
+    (track,) = boxes.tracks
+    assert (track.track_id, track.frames.tolist()) == (2, [1, 2])
+    assert track.boxes.tolist() == [[100, 20.5, 50, 150], [101, 20.5, 49, 150]]
+    assert boxes.left_out == {"class Van": 1, "regions to ignore": 1}
+    assert ids(read_boxes(written(tmp_path, KITTI), BoxOptions(classes=("all",)))) == [0, 2]
+    with pytest.raises(ValueError, match="line 1: a line must have 17 columns"):
+        read_boxes(written(tmp_path, "0 0 Van\n"), BoxOptions("kitti"))
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+  <track id="3" label="person" source="manual">
+    <box frame="0" outside="0" occluded="0" keyframe="1" xtl="5.5" ytl="6" xbr="15.5" ybr="26"></box>
+    <box frame="1" outside="1" occluded="0" keyframe="1" xtl="5.5" ytl="6" xbr="15.5" ybr="26"></box>
+    <box frame="2" outside="0" occluded="0" keyframe="1" xtl="7" ytl="6" xbr="15" ybr="26"></box>
+  </track>
+  <track id="4" label="bag" source="manual">
+    <box frame="2" outside="0" occluded="0" keyframe="1" xtl="1" ytl="2" xbr="3" ybr="5"></box>
+    <polygon frame="3" outside="0" points="1,2;3,4;5,6"></polygon>
+  </track>
+</annotations>
+"""
+
+
+def test_cvat_has_tracks_of_corners_and_frames_from_zero(tmp_path):
+    boxes = read_boxes(written(tmp_path, CVAT))
+    assert [(t.track_id, t.frames.tolist(), t.boxes.tolist()) for t in boxes.tracks] == [
+        (3, [1, 3], [[5.5, 6, 10, 20], [7, 6, 8, 20]]),
+        (4, [3], [[1, 2, 2, 3]]),
+    ]
+    assert boxes.classes == {"person": 2, "bag": 1}
+    assert boxes.left_out == {"shapes that are no boxes (polygon)": 1}
+    assert boxes.first_frame == 0
+    assert ids(read_boxes(written(tmp_path, CVAT), BoxOptions(classes=("person",)))) == [3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('xbr="15.5"', 'xbr="5.5"', r"boxes.txt, line 4: width and height must be above 0, .*--skip-bad-boxes"),
+        ('xtl="5.5"', 'xtl="left"', r"boxes.txt, line 4: .*must be numbers"),
+        ('xtl="5.5"', 'rotation="30" xtl="5.5"', r"line 4: a box must be upright"),
+        ('frame="0"', "", r"line 4: a box must have the attribute 'frame'"),
+        ("<annotations>", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotations>", "must have no document type"),
+        ("</annotations>", "", r"line 13: boxes of CVAT must be XML: no element found"),
+        ('<track id="3"', '<image/><track id="3"', "must have tracks, got images.*'CVAT for video 1.1'"),
+        ('id="4" label="bag"', 'id="4" label="bag" task_id="2"', "must be of one task, got several"),
+    ],
+)
+def test_broken_files_of_cvat(tmp_path, old, new, message):
+    with pytest.raises(ValueError, match=message):
+        read_boxes(written(tmp_path, CVAT.replace(old, new)))
+
+
+def write_labels(folder, files):
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_ultralytics_writes_a_file_per_frame_with_shares(tmp_path):
+    files = {"v_1.txt": "0 0.5 0.5 0.25 0.5 7\n2 0.1 0.1 0.1 0.1 9\n", "v_12.txt": "0 0.5 0.5 0.25 0.5 0.93 7\n"}
+    boxes = read_boxes(write_labels(tmp_path / "labels", files))
+    assert [(t.track_id, t.frames.tolist()) for t in boxes.tracks] == [(7, [1, 12]), (9, [1])]
+    assert (boxes.classes, boxes.shares) == ({"0": 2, "2": 1}, True)
+    pixels, clipped = boxes.cut(torch.arange(48 * 64).view(1, 48, 64), boxes.tracks[0].boxes[0])
+    assert torch.equal(pixels, torch.arange(48 * 64).view(1, 48, 64)[:, 12:36, 24:40])
+    assert not clipped
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"v_1.txt": "0 0.5 0.5 0.2 0.2\n"}, r"v_1.txt, line 1: a box must have an id"),
+        ({"v_1.txt": "0 0.5 0.5 0.2 0.2 0.87\n"}, r"v_1.txt, line 1: a box must have an id"),
+        ({"v_1.txt": "0 32 24 10 10 3\n"}, "must be shares of the frame"),
+        ({"v_1.txt": "0 0.5 0.5 0.2 0.2 1e+06\n"}, "id must be a whole number, written with all its digits"),
+        ({"v_1.txt": "", "w_2.txt": ""}, "differ in their number alone"),
+        ({}, "at least one box, got none"),
+    ],
+)
+def test_broken_folders_of_ultralytics(tmp_path, files, message):
+    with pytest.raises(ValueError, match=message):
+        read_boxes(write_labels(tmp_path / "labels", files))
+
+
+def test_text_in_other_encodings_is_refused(tmp_path):
+    for encoding in ("utf-16", "utf-16-le"):
+        (tmp_path / "boxes.txt").write_text("1,1,0,0,9,9\n", encoding=encoding)
+        with pytest.raises(ValueError, match=r"boxes.txt.* must be text in UTF-8"):
+            read_boxes(tmp_path / "boxes.txt")

@@ -1,0 +1,387 @@
+"""Formats of files of boxes: what each calls a frame, a track, a box and a class."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from xml.parsers import expat
+
+from nl3d.data.frames.names import number_files
+from nl3d.data.labels import parse_label
+
+UNTRACKED = 2**64 - 1  # the id of an object without a track in DeepStream
+MAX_PIXELS = 1e6  # no coordinate of a box lies further from the frame
+
+
+class BadBoxError(ValueError):
+    """A row that is no box of a track; ``skip_bad`` leaves it out."""
+
+
+class Row(NamedTuple):
+    """One box as its file has it; ``box`` is ``left, top, width, height``, ``extra`` are columns not yet understood."""
+
+    frame: int
+    track_id: int
+    box: tuple[float, float, float, float]
+    label: str | None = None
+    counts: bool = True
+    extra: tuple[str, ...] = ()
+    line: int = 0
+
+
+@dataclass
+class Rows:
+    """Rows of a file as they are read; those that are no box of a track are refused, or left out and counted."""
+
+    first_frame: int
+    skip_bad: bool
+    rows: list[Row] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def add(self, path: Path, line: int, text: str, parse: Callable[[], Row | None]) -> None:
+        """Parse and check one row; errors name file and line."""
+        try:
+            row = parse()
+            if row is None:
+                self.left_out["regions to ignore"] += 1
+            else:
+                self._check(row)
+                self.rows.append(row._replace(line=line))
+        except ValueError as error:
+            bad = isinstance(error, BadBoxError)
+            if bad and self.skip_bad:
+                self.left_out["bad rows"] += 1
+                return
+            remedy = "; --skip-bad-boxes (BoxOptions(skip_bad=True)) leaves such rows out" if bad else ""
+            raise ValueError(f"{path}, line {line}: {error}, got {text[:80]!r}{remedy}") from None
+
+    def _check(self, row: Row) -> None:
+        if row.frame < self.first_frame:
+            hint = "; for boxes that count frames from 0 pass --first-frame 0 (BoxOptions(first_frame=0))"
+            raise ValueError(f"frame must be a whole number from {self.first_frame} on" + hint * (row.frame == 0))
+        if row.track_id < 0 or row.track_id >= UNTRACKED:
+            raise BadBoxError(
+                f"id must be a whole number from 0 to 2**64 - 2; {row.track_id} marks a box without a track"
+            )
+        if row.box[2] <= 0 or row.box[3] <= 0:
+            raise BadBoxError("width and height must be above 0")
+
+
+class BoxFormat(NamedTuple):
+    """How to read a format.
+
+    Args:
+        description: A few words for ``--help`` and errors.
+        read: Adds the rows of a file.
+        names: Names of numbered classes.
+        people: Classes that are kept by default; every class if empty.
+        first_frame: Number of a video's first frame.
+        shares: Whether boxes are shares of the frame's size.
+    """
+
+    description: str
+    read: Callable[[Path, Rows], None]
+    names: dict[str, str] = {}  # noqa: RUF012 - a named tuple's default, never changed
+    people: tuple[str, ...] = ()
+    first_frame: int = 1
+    shares: bool = False
+
+    def title(self, label: str) -> str:
+        """Return number and name of a class."""
+        return f"{label} ({self.names[label]})" if label in self.names else label
+
+
+# Text: one line per box
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line that is neither empty nor a comment."""
+    with path.open(encoding="utf-8-sig") as text:
+        try:
+            for number, line in enumerate(text, 1):
+                if "\0" in line:
+                    raise ValueError(f"{path}, line {number}: boxes must be text in UTF-8, got a zero byte")
+                line = line.strip()
+                if line and not line.startswith("#"):
+                    yield number, line
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"tracks file {str(path)!r} must be text in UTF-8, got other bytes; save it as UTF-8"
+            ) from error
+
+
+def _text(parse: Callable[[list[str]], Row | None]) -> Callable[[Path, Rows], None]:
+    """Make a reader of text out of what parses the columns of a line."""
+
+    def read(path: Path, rows: Rows) -> None:
+        for number, line in read_lines(path):
+            rows.add(path, number, line, lambda line=line: parse(_split(line)))  # type: ignore[misc]
+
+    return read
+
+
+def _split(line: str) -> list[str]:
+    return [column.strip() for column in line.split(",")] if "," in line else line.split()
+
+
+def _parse_mot(columns: list[str]) -> Row:
+    """Parse ``frame,id,left,top,width,height,confidence,class``; columns after these are absent, a score, or -1.
+
+    Source: Milan et al. 2016, arXiv:1603.00831, Sec. 3.3.
+    """
+    if len(columns) < 6:
+        hint = "; replace the semicolons by commas" if any(";" in column for column in columns) else ""
+        raise ValueError(f"a line must have at least six columns: frame,id,left,top,width,height{hint}")
+    extra = tuple(columns[6:])
+    label = None
+    if len(extra) in (2, 3) or (len(extra) > 3 and all(_is(column, -1) for column in extra[2:])):
+        label = _class_label(extra[1])
+    left, top, width, height = map(_number, columns[2:6])
+    box = left, top, width, height
+    return Row(
+        _whole(columns[0], "frame"), _whole(columns[1], "id"), box, None if label == "-1" else label, True, extra
+    )
+
+
+def _parse_mot_gt(columns: list[str]) -> Row:
+    """Parse ``frame,id,left,top,width,height,flag,class,visibility`` (MOT16 on), or MOT15's ``...,flag,x,y,z``."""
+    row = _parse_mot(columns)
+    label = _class_label(row.extra[1]) if len(row.extra) == 3 else None
+    return row._replace(label=label, counts=not row.extra or not _is(row.extra[0], 0))
+
+
+def _parse_visdrone(columns: list[str]) -> Row:
+    """Parse ``frame,id,left,top,width,height,score,category,truncation,occlusion``."""
+    if len(columns) != 10:
+        raise ValueError(
+            "a line must have ten columns: frame,id,left,top,width,height,score,category,truncation,occlusion"
+        )
+    row = _parse_mot(columns)
+    return row._replace(label=_class_label(columns[7]), counts=not _is(columns[6], 0))
+
+
+def _parse_kitti(columns: list[str]) -> Row | None:
+    """Parse ``frame id type truncated occluded alpha left top right bottom ...`` of KITTI's tracking benchmark."""
+    if len(columns) not in (17, 18):
+        raise ValueError("a line must have 17 columns, or 18 with a score: frame id type ... left top right bottom ...")
+    if columns[2] == "DontCare":  # a region without a track
+        return None
+    box = _corners(*map(_number, columns[6:10]))
+    return Row(_whole(columns[0], "frame"), _whole(columns[1], "id"), box, _class_label(columns[2]))
+
+
+def _corners(left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+    return left, top, right - left, bottom - top
+
+
+# Ultralytics: one file per frame
+
+
+def _read_ultralytics(path: Path, rows: Rows) -> None:
+    """Read the folder ``labels`` that ``yolo track ... save_txt=True`` writes: ``video_17.txt`` is frame 17."""
+    if not path.is_dir():
+        raise ValueError(f"tracks {str(path)!r} must be the folder of labels that yolo track wrote, got a file")
+    names = [name for name in os.listdir(path) if name.endswith(".txt")]  # noqa: PTH208
+    for frame, name in number_files(path, names)[0].items() if names else ():
+        for number, line in read_lines(path / name):
+            rows.add(path / name, number, line, lambda line=line, frame=frame: _parse_ultralytics(frame, line.split()))  # type: ignore[misc]
+
+
+def _parse_ultralytics(frame: int, columns: list[str]) -> Row:
+    """Parse ``class x y width height [confidence] [id]``, shares of the frame with the box's centre."""
+    if len(columns) not in (5, 6, 7):
+        raise ValueError("a line must have the columns class x y width height confidence id")
+    x, y, width, height = map(_number, columns[1:5])
+    if not all(-1 <= value <= 2 for value in (x, y, width, height)):
+        raise ValueError("x, y, width and height must be shares of the frame from 0 to 1")
+    if len(columns) == 5 or (len(columns) == 6 and "." in columns[5]):
+        raise BadBoxError("a box must have an id in its last column, as yolo track writes it and yolo predict does not")
+    box = x - width / 2, y - height / 2, width, height
+    return Row(frame, _whole(columns[-1], "id"), box, _class_label(columns[0]))
+
+
+# CVAT: XML
+
+
+def _read_cvat(path: Path, rows: Rows) -> None:
+    """Read what CVAT exports as 'CVAT for video 1.1'. A document type, and with it any entity, is refused."""
+    parser = expat.ParserCreate()
+    track: dict[str, str] = {}
+    tasks: set[str] = set()
+
+    def start(tag: str, values: dict[str, str]) -> None:
+        if tag == "track":
+            track.update(values)
+            tasks.add(values.get("task_id", ""))
+            if len(tasks) > 1:
+                raise ValueError(f"tracks file {str(path)!r} must be of one task, got several; export each by itself")
+        elif tag == "image":
+            raise ValueError(
+                f"tracks file {str(path)!r} must have tracks, got images, each with boxes of its own; "
+                "export it from CVAT as 'CVAT for video 1.1'"
+            )
+        elif tag == "box" and track and values.get("outside") != "1":
+            text = " ".join(f'{name}="{value}"' for name, value in values.items())
+            rows.add(path, parser.CurrentLineNumber, text, lambda: _parse_cvat(track, values))
+        elif track and tag in ("polygon", "polyline", "points", "ellipse", "cuboid", "skeleton", "mask"):
+            rows.left_out[f"shapes that are no boxes ({tag})"] += values.get("outside") != "1"
+
+    def end(tag: str) -> None:
+        if tag == "track":
+            track.clear()
+
+    def refuse(*_: object) -> None:
+        raise ValueError(f"tracks file {str(path)!r} must have no document type, which could hold entities; remove it")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        with path.open("rb") as file:
+            parser.ParseFile(file)
+    except expat.ExpatError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}: boxes of CVAT must be XML: {expat.ErrorString(error.code)}"
+        ) from error
+
+
+def _parse_cvat(track: dict[str, str], values: dict[str, str]) -> Row:
+    try:
+        frame, track_id = _whole(values["frame"], "frame"), _whole(track["id"], "id")
+        box = _corners(*(_number(values[name]) for name in ("xtl", "ytl", "xbr", "ybr")))
+    except KeyError as error:
+        raise ValueError(f"a box must have the attribute {error}") from None
+    if _number(values.get("rotation", "0")) != 0:
+        raise BadBoxError("a box must be upright, without a rotation")
+    return Row(frame, track_id, box, _class_label(track.get("label", "")))
+
+
+# Values
+
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:e([+-]?\d{1,4}))?", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
+
+
+def _number(text: str) -> float:
+    _check_number(text)
+    value = float(text)
+    if abs(value) > MAX_PIXELS:
+        raise BadBoxError(f"left,top,width,height must lie within {MAX_PIXELS:.0f} pixels")
+    return value
+
+
+def _whole(text: str, what: str) -> int:
+    """Parse a whole number exactly, also where it is written as a float; all its digits must be there."""
+    number = _check_number(text)
+    try:
+        if int(number[3] or 0) <= len(number[1] or number[2] or ""):  # 1.23457e+06 has lost a digit
+            return int(parse_label(text))
+    except ValueError:
+        pass
+    raise ValueError(f"{what} must be a whole number, written with all its digits")
+
+
+def _check_number(text: str) -> re.Match[str]:
+    if number := _NUMBER.fullmatch(text):
+        return number
+    if _NOT_FINITE.fullmatch(text):
+        raise BadBoxError("frame,id,left,top,width,height must be finite")
+    raise ValueError("frame,id,left,top,width,height must be numbers; remove a header or begin its line with #")
+
+
+def _class_label(text: str) -> str | None:
+    """Return the canonical text of a class; None for what is none, such as a fraction."""
+    try:
+        return parse_label(text)
+    except ValueError:
+        return None
+
+
+def _is(text: str, *values: float) -> bool:
+    return bool(_NUMBER.fullmatch(text)) and float(text) in values
+
+
+def _numbered(first: int, names: str) -> dict[str, str]:
+    return {str(number): name for number, name in enumerate(names.split(", "), first)}
+
+
+FORMATS: dict[str, BoxFormat] = {
+    "mot": BoxFormat("a tracker's results, frame,id,left,top,width,height,confidence,class", _text(_parse_mot)),
+    "mot-gt": BoxFormat(
+        "ground truth of MOTChallenge and DanceTrack",
+        _text(_parse_mot_gt),
+        _numbered(
+            1,
+            "pedestrian, person on vehicle, car, bicycle, motorbike, non-motorised vehicle, static person, distractor, "
+            "occluder, occluder on the ground, full occluder, reflection, crowd",
+        ),
+        ("1",),
+    ),
+    "visdrone": BoxFormat(
+        "VisDrone-MOT",
+        _text(_parse_visdrone),
+        _numbered(
+            0,
+            "ignored region, pedestrian, people, bicycle, car, van, truck, tricycle, awning-tricycle, bus, motor, "
+            "others",
+        ),
+        ("1", "2"),
+    ),
+    "kitti": BoxFormat(
+        "labels of KITTI tracking", _text(_parse_kitti), {}, ("Pedestrian", "Person", "Person_sitting"), first_frame=0
+    ),
+    "ultralytics": BoxFormat("the folder of labels that yolo track wrote", _read_ultralytics, shares=True),
+    "cvat": BoxFormat("'CVAT for video 1.1'", _read_cvat, first_frame=0),
+}
+"""Formats of boxes by name."""
+
+
+def detect_format(path: Path) -> str | None:
+    """Detect a format that is unmistakable from the first line, or from there being a folder; else None."""
+    if path.is_dir():
+        return "ultralytics"
+    _, line = next(read_lines(path), (0, ""))
+    if line.startswith("<"):
+        return "cvat"
+    columns = _split(line)
+    return "kitti" if len(columns) in (17, 18) and not _NUMBER.fullmatch(columns[2]) else None
+
+
+def detect_mot_format(path: Path, rows: Sequence[Row]) -> str:
+    """Detect whose columns follow the first six of all rows, and ask where two readings would keep other boxes."""
+    extras = {row.extra for row in rows}
+    flagged = all(extra and _is(extra[0], 0, 1) for extra in extras)
+    if flagged and all(len(extra) == 3 and _is(extra[1], *range(1, 14)) and _is_share(extra[2]) for extra in extras):
+        if any(_is(extra[0], 0) for extra in extras) or all(_is(extra[1], 1) for extra in extras):
+            return "mot-gt"
+        other = "mot-gt"
+    elif flagged and all(len(extra) == 4 and all(_is(column, -1) for column in extra[1:]) for extra in extras):
+        if len({float(extra[0]) for extra in extras}) == 1:
+            return "mot"
+        other = "mot-gt"  # MOT15's flag, or a confidence
+    elif flagged and all(
+        len(extra) == 4 and _is(extra[1], *range(12)) and _is(extra[2], 0, 1) and _is(extra[3], 0, 1, 2)
+        for extra in extras
+    ):
+        if any(not _is(extra[2], 0) or not _is(extra[3], 0) for extra in extras):
+            return "visdrone"
+        if all(_is(extra[0], 1) and _is(extra[1], 1, 2) for extra in extras) or all(
+            _is(extra[1], 0) for extra in extras
+        ):
+            return "mot"  # the same in either reading, or places in the world that are all 0
+        other = "visdrone"
+    else:
+        return "mot"
+    raise ValueError(
+        f"tracks file {str(path)!r} can be read as {FORMATS['mot'].description}, where every box is kept, or as "
+        f"{FORMATS[other].description}, where only people that count are; pass --box-format mot or --box-format "
+        f'{other} (BoxOptions(format="mot") or "{other}")'
+    )
+
+
+def _is_share(text: str) -> bool:
+    return bool(_NUMBER.fullmatch(text)) and 0 <= float(text) <= 1
