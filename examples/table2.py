@@ -1,6 +1,6 @@
-"""Table 2 of the paper (component analysis), one row a command, on any data set; Fig. 1's other aggregations besides.
+"""Table 2 of the paper (component analysis), one row per command, on any data set, and Fig. 1's other aggregations.
 
-A row on MARS, and the table of the rows that are done:
+One row on MARS, then the table of the finished rows:
 
     accelerate launch examples/table2.py --row resnet3d_nl --dataset mars --root MARS --output runs/table2
     python examples/table2.py --output runs/table2
@@ -53,7 +53,7 @@ ROWS = {
 
 
 def changes(arguments: argparse.Namespace, row: Row) -> dict[str, object]:
-    """What a row differs in from the recipe."""
+    """Return the options in which a row differs from the recipe."""
     return {**SMALL, **row.small} if arguments.network == "small" else dict(row.real)
 
 

@@ -1,15 +1,14 @@
-r"""Table 3 of the paper (where the weights of ResNet3D-50 NL start), one row a command, on any data set.
+r"""Table 3 of the paper (initial weights of ResNet3D-50 NL), one row per command, on any data set.
 
-A row on MARS, and the table of the rows that are done; ReID takes the checkpoint of a network trained on images:
+One row on MARS, then the table of the finished rows; ReID takes the checkpoint of a network trained on images:
 
     accelerate launch examples/table3.py --row imagenet --dataset mars --root MARS --output runs/table3
     accelerate launch examples/table3.py --row reid --weights duke.safetensors --dataset mars --root MARS \
         --output runs/table3
     python examples/table3.py --output runs/table3
 
-In small, on walkers, each row makes what it starts from, on people of another world: `reid` trains the image network on
-stills and inflates it, `kinetics` trains the 3D network on clips. Those are no ImageNet, no Kinetics; `imagenet` has no
-counterpart in small.
+In small, on walkers, each row first trains the network it starts from, on people of another world: `reid` trains the
+image network on stills and inflates it, `kinetics` trains the 3D network on clips. In small there is no row `imagenet`.
 
     python examples/table3.py --row reid --network small --dataset walkers --seeds 0 1 2 --output runs/small3
 """
@@ -50,7 +49,7 @@ ROWS = {
 
 
 def changes(arguments: argparse.Namespace, row: Row) -> dict[str, object]:
-    """What a row differs in from the recipe; in small, trains what it starts from first."""
+    """Return the options in which a row differs from the recipe; in small, first train the network it starts from."""
     if arguments.network != "small":
         return {"model": "resnet3d50_nl", **row.real}
     shared = {**SMALL, "model": "small_3d_nl"}
@@ -66,7 +65,7 @@ def changes(arguments: argparse.Namespace, row: Row) -> dict[str, object]:
 
 
 def pretrained(arguments: argparse.Namespace, *, still: bool) -> dict[str, object]:
-    """Train on another world, on stills or on clips; once for all seeds."""
+    """Train on another world, on stills or on clips, once for all seeds."""
     run = Path(arguments.output) / ("start-reid" if still else "start-kinetics")
     world = {**getattr(arguments, "data_args", {}), "seed": OTHER_WORLD}
     network = {"model": "small_tp", "num_frames": 1} if still else {"model": "small_3d_nl"}

@@ -65,7 +65,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder for one process, until it leaves or dies.
+    """Hold a folder for this process until the block ends or the process dies.
 
     Raises:
         ValueError: If another process holds it.
@@ -75,14 +75,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
         try:
             import fcntl
 
-            fcntl.lockf(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # of this process alone: loader processes do not inherit it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by loader processes
         except BlockingIOError:
             raise ValueError(
                 f"run {str(folder)!r} is being trained by another process; wait for it, or choose another output"
             ) from None
-        except (ImportError, OSError):  # no such locks here
+        except (ImportError, OSError):  # Windows, or a file system without locks
             pass
         yield
 

@@ -41,12 +41,12 @@ class TrainingConfig:
     weights: str = _option(
         "none",
         "weights to start from: none; a name of nl3d list; or, to fine-tune all but the classifier, bundled, a run, an "
-        "exported folder or file, or hf-hub:org/name, whose network and clips then become the defaults",
+        "exported folder or file, or hf-hub:org/name; the defaults are then its network and clips",
     )
     model_args: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "further arguments of the network, as JSON"}
     )
-    inflate_from: str | None = _option(None, "run of an image network (small_tp) whose best weights to inflate")
+    inflate_from: str | None = _option(None, "run of an image network (small_tp); its best weights are inflated")
     last_stride: int = _option(2, "stride of the last stage; 1 keeps a finer map (3D networks)")
     head: Literal["bottleneck", "bnneck"] = _option("bottleneck", "head of 3D networks: the paper's, or BNNeck")
     embedding_dim: int = _option(512, "width of the bottleneck")

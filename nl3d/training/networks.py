@@ -134,7 +134,7 @@ def _new_network(config: TrainingConfig, weights: str | None, num_classes: int) 
         choices = ", ".join((*SMALL, *FACTORIES, f"{INFLATED}NAME"))
         raise ValueError(f"model must be one of {choices}, got {name!r}")
     if config.last_stride != 2 or config.head != "bottleneck":
-        raise ValueError(f"last_stride must be 2 and head 'bottleneck' for {name}, whose trunk is timm's")
+        raise ValueError(f"last_stride must be 2 and head 'bottleneck' for {name}, since its trunk is timm's")
     options = {"embedding_dim": config.embedding_dim, "dropout": config.dropout, **args}
     if name in FACTORIES:
         return getattr(factories, name)(weights, num_classes=num_classes, **options)

@@ -36,7 +36,7 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         from accelerate import Accelerator
     except ImportError as error:
         raise ModuleNotFoundError(
-            "training runs on accelerate, which is not installed; pip install 'nl3d[train]'"
+            "training runs on accelerate, which is not installed; install nl3d with the extra 'train'"
         ) from error
     started = processes_started(os.environ)
     # On CPUs accelerate forms a group only when it is told to use the CPU.
@@ -81,7 +81,7 @@ def processes_started(environ: Mapping[str, str]) -> int:
 class Heartbeat:
     """Every rank counts in a shared store, and every rank watches the counts of the others.
 
-    Unlike a time limit on collective operations, this allows long steps: a rank that computes goes on counting.
+    Unlike a time limit on collective operations, this allows long steps: a rank that computes still counts.
 
     Args:
         store: Store that rank 0 serves.

@@ -52,8 +52,8 @@ def backward(
 def loss_terms(criterion: nn.Module, output: ReIDOutput, labels: Tensor) -> dict[str, Tensor]:
     """Return the loss as ``"total"``, and its other terms by name where the criterion has a method ``parts``.
 
-    ``criterion(output, labels)`` gives a scalar; ``criterion.parts(output, labels)`` a named tuple of scalars, whose
-    field ``total`` is the loss, as :meth:`nl3d.ReIDLoss.parts` does.
+    ``criterion(output, labels)`` returns a scalar. ``criterion.parts(output, labels)`` returns a named tuple of scalars
+    with a field ``total``, as :meth:`nl3d.ReIDLoss.parts` does.
 
     Raises:
         NotFiniteError: If the criterion refuses its input as not finite.
