@@ -45,6 +45,8 @@ def check_output(
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"{name} must end in {', '.join(suffixes)}, which is its format, got {path.suffix!r}")
     target = Path(os.path.realpath(path))
+    if any("\ud800" <= sign <= "\udfff" for sign in str(target)):
+        raise ValueError(f"{name} must have a path in UTF-8, since safetensors reads no other")
     if target.is_dir():
         raise IsADirectoryError(f"{name} must be a file, got a folder")
     if target.exists():

@@ -148,3 +148,8 @@ def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not
     writers[1].communicate("\n")
     assert path.read_text() == "theirs" * 99
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_that_is_not_utf8_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"output '.*in\\udce9.pt' must have a path in UTF-8"):
+        check_output(tmp_path / "in\udce9.pt", overwrite=False)

@@ -17,7 +17,7 @@ JUNK, DISTRACTOR = -1, 0  # the convention of MARS, which others follow
 _MISSING = frozenset(
     "nan NaN NAN -nan -NaN none None null NULL NA N/A n/a <NA> NaT #N/A #NA inf -inf Inf -Inf INF -INF".split()
 )  # as pandas, spreadsheets and databases write them
-_WHOLE = re.compile(r"([+-]?)0*(\d+)", re.ASCII)
+_WHOLE = re.compile(r"([+-]?|0+-(?=1$))0*(\d+)", re.ASCII)  # 00-1 is the junk of MARS
 _FLOAT = re.compile(r"([+-]?)(\d*)(?:\.(\d*)(?:[eE]([+-]?\d{1,9}))?|[eE]([+-]\d{1,9}))", re.ASCII)
 _EXACT = 2**53 - 1  # largest whole number that no other one is rounded to as a float64
 _INT64 = 2**63
@@ -28,8 +28,9 @@ def parse_label(text: str) -> str:
     """Return the canonical text of a label of a person or camera.
 
     Blanks around a label are dropped. Whole numbers lose leading zeros and a fraction of zero, so that ``0007``, ``7``,
-    ``7.0`` (pandas) and ``7.000e+00`` (NumPy) are one label. They may have any number of digits. Every other label is
-    a name and stays as it is, in Unicode's composed form. Names may look like ``1e3``, as parts of hashes do.
+    ``7.0`` (pandas) and ``7.000e+00`` (NumPy) are one label, as are ``-1`` and ``00-1`` (MARS). They may have any
+    number of digits. Every other label is a name and stays as it is, in Unicode's composed form. Names may look like
+    ``1e3``, as parts of hashes do.
 
     Args:
         text: The label as it stands in a file.
@@ -47,7 +48,7 @@ def parse_label(text: str) -> str:
     if label in _MISSING or not label:
         raise ValueError(f"label must be a whole number or a name, got {text!r}, which stands for a missing value")
     if whole := _WHOLE.fullmatch(label):
-        return ("-" if whole[1] == "-" and whole[2] != "0" else "") + whole[2]
+        return ("-" if whole[1][-1:] == "-" and whole[2] != "0" else "") + whole[2]
     if (number := _FLOAT.fullmatch(label)) and (number[2] or number[3]):
         return _parse_float(number, text)
     if label.lstrip("+-\N{MINUS SIGN}\N{EN DASH}").isdecimal():

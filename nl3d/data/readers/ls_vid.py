@@ -79,7 +79,11 @@ def _read_list(root: Path, part: str) -> list[_Line]:
     name = f"list_sequence/list_seq_{part}.txt"
     path = _first_file(root, name, f"info/{name}")
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"list {str(path)!r} must be text in UTF-8: {error}") from None
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
             continue

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -242,6 +243,9 @@ def _frames(path: Path, row: _Row, folders: dict[str, str]) -> FrameNames:
         paths = _in_order(paths, row.places)
     elif len(paths) > 1:
         paths = sort_names(paths)
+        twice = next((one for one, other in pairwise(paths) if one == other), None)
+        if twice is not None:
+            raise ValueError(f"{path}, line {row.line}: a tracklet must list each image once, got {twice!r} twice")
     parents = {name.rpartition("/")[0] for name in paths}
     shared = parents.pop() if len(parents) == 1 else ""
     if shared not in folders:  # kept once, not with each frame, and the same for all tracklets of the folder

@@ -69,7 +69,7 @@ def load_splits(path: str | Path) -> list[Split]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         splits = [Split(tuple(map(str, entry["train"])), tuple(map(str, entry["test"]))) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f'split file {str(path)!r} must be JSON of the form [{{"train": [...], "test": [...]}}, ...], '
             f"but does not parse: {error}"

@@ -106,6 +106,10 @@ def test_only_files_can_be_listed(tmp_path):
             HEADER + "a/0001.jpg,1,1,x,query\na/0002.jpg,1,2,x,query\n",
             r"line 3: tracklet 'x' must be of one person under",
         ),
+        (
+            HEADER + "a/0001.jpg,1,1,x,query\na/0002.jpg,1,1,x,query\na/0001.jpg,1,1,x,query\n",
+            r"line 2: a tracklet must list each image once, got 'a/0001.jpg' twice",
+        ),
         (HEADER + "a,1,1,x,query\nb,1,1,x,query\n", r"one folder or images .* got 'a' among 2 rows"),
     ],
 )
