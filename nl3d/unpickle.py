@@ -57,6 +57,8 @@ def recognise(path: Path) -> str | None:
     """Name what a file is, and the remedy, if its first bytes show that it holds neither weights nor embeddings."""
     with path.open("rb") as file:
         head = file.read(512)
+    if _is_safetensors(head, path):
+        return None
     if not head:
         return "empty, 0 bytes; download or write it again"
     for start, what in _OTHERS:
@@ -75,10 +77,16 @@ def recognise(path: Path) -> str | None:
 
 
 def is_pickled(path: Path) -> bool:
-    """Whether a file begins like a zip, a stream of ``torch.save`` or a plain pickle."""
+    """Whether a file begins like a zip, a stream of ``torch.save`` or a plain pickle, and not like safetensors."""
     with path.open("rb") as file:
-        head = file.read(4)
-    return head[:4] == b"PK\x03\x04" or head[:1] in (b"\x80", b"(", b"}", b"c", b"]")
+        head = file.read(16)
+    starts = head[:4] == b"PK\x03\x04" or head[:1] in (b"\x80", b"(", b"}", b"c", b"]")
+    return starts and not _is_safetensors(head, path)
+
+
+def _is_safetensors(head: bytes, path: Path) -> bool:
+    """Whether a header of JSON follows its length, which may have any first byte."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
 
 
 def load_pickled(path: Path) -> Any:

@@ -16,8 +16,8 @@ from nl3d.models.resnet3d import STAGES
 
 def count_classes(checkpoint: ForeignCheckpoint, family: str | None = None) -> int:
     """Classes that a file's classifier tells apart, 0 without one."""
-    found = find_family(checkpoint, family)
-    tensors = fold_into_norms(rename_keys(found.relocate(checkpoint.tensors)[0], found))
+    found, checkpoint = find_family(checkpoint, family)
+    tensors = fold_into_norms(rename_keys(found.prepare(checkpoint.tensors)[0], found))
     classifier = tensors.get("head.classifier.weight")
     return 0 if classifier is None else len(classifier)
 

@@ -117,12 +117,12 @@ def convert_checkpoint(
     _check_keywords(overrides)
     if num_classes is not None and num_classes < 0:
         raise ValueError(f"num_classes must be at least 0, got {num_classes}")
-    found = find_family(checkpoint, family)
-    moved, revealed = found.relocate(checkpoint.tensors)
+    found, checkpoint = find_family(checkpoint, family)
+    moved, revealed = found.prepare(checkpoint.tensors)
     tensors = fold_into_norms(rename_keys(moved, found))
     shaped = read_architecture(tensors)
-    settled, preprocessing = found.settle(tensors, checkpoint)
-    network = {**found.network, **revealed, **settled, **shaped}
+    settings, preprocessing = found.finalize(tensors, checkpoint)
+    network = {**found.network, **revealed, **settings, **shaped}
 
     _check_shaped(shaped, overrides)
     own_places = shaped["non_local"] or {}

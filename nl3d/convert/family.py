@@ -16,60 +16,67 @@ Rules: TypeAlias = tuple[tuple[str, str | None], ...]
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 
-Settled: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
+Settings: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 """Keywords of the network, and of its preprocessing."""
 
 
-def nothing_moves(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Keys that need no moving."""
+def keep_keys(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Move no key."""
     return dict(tensors), {}
 
 
-def always(tensors: Tensors) -> bool:
-    """Nothing else must be so."""
+def accept(tensors: Tensors) -> bool:
+    """Accept every file."""
     return True
 
 
-def nothing_more(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
-    """No tensor and no word of the file tells more."""
+def infer(checkpoint: ForeignCheckpoint) -> bool:
+    """Infer the family whenever it fits."""
+    return True
+
+
+def no_settings(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
+    """Add no settings."""
     return {}, {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Checkpoints of one project: their names, and what their networks do that no tensor tells.
+    """Checkpoints of one project: their keys, and what shapes cannot reveal of their networks.
 
     Attributes:
-        name: What ``family=`` calls it.
-        about: Project and networks, for the list.
-        marks: Patterns that each match the whole of some key.
-        unlike: Patterns that match no key.
-        rank: Axes of the convolutions' kernels: 4 for images, 5 for clips, ``None`` for either.
-        may_be: What else must be so for the family to be a possible one.
-        told_only: Not found by itself, because another family has the same files; only told.
+        name: Value of ``family=``.
+        about: Networks of the project, for the list of families.
+        required_keys: Patterns that must each match some whole key.
+        excluded_keys: Patterns that must match no key.
+        rank: Axes of most convolution kernels: 4 for images, 5 for clips, ``None`` for either.
+        match: Further condition on the tensors.
+        infer_if: Whether the file shows the family beyond doubt; if not, it must be named with ``family=``.
+        requires_explicit_family: Whether another family has the same files, so that this one is never inferred.
         rules: How keys are renamed.
-        biased: Patterns of our layers that always have a bias there, though ours have none or may have none.
-        relocate: Renames, before the rules, what no single key tells, and says what that reveals of the network.
-        network: Keywords of :class:`~nl3d.models.resnet3d.ResNet3d` that no tensor tells.
-        settle: More of them, and of ``preprocessing``, from the renamed tensors and what else the file holds.
-        is_reid: Whether the network was trained to tell persons apart, so that its own neck is worth keeping.
+        biased: Patterns of our layers that always have a bias in these files.
+        prepare: Renames, before the rules, keys whose new name depends on other keys; returns network keywords too.
+        network: Keywords of :class:`~nl3d.models.resnet3d.ResNet3d` that shapes cannot reveal.
+        finalize: Further keywords, and preprocessing, from the renamed tensors and the rest of the file.
+        is_reid: Whether the network was trained for re-identification, so that its own neck is kept.
         preprocessing: How its clips are prepared, for ``pretrained_cfg``.
-        url: Where the project is.
-        license: SPDX identifier of its licence, which is all that most say of their weights.
+        url: Address of the project.
+        license: SPDX identifier of the project's licence, usually the only statement about its weights.
     """
 
     name: str
     about: str
-    marks: tuple[str, ...]
-    unlike: tuple[str, ...] = ()
+    required_keys: tuple[str, ...]
+    excluded_keys: tuple[str, ...] = ()
     rank: Literal[4, 5] | None = None
-    may_be: Callable[[Tensors], bool] = always
-    told_only: bool = False
+    match: Callable[[Tensors], bool] = accept
+    infer_if: Callable[[ForeignCheckpoint], bool] = infer
+    requires_explicit_family: bool = False
     rules: Rules
     biased: tuple[str, ...] = ()
-    relocate: Callable[[Tensors], tuple[dict[str, Tensor], dict[str, Any]]] = nothing_moves
+    prepare: Callable[[Tensors], tuple[dict[str, Tensor], dict[str, Any]]] = keep_keys
     network: Mapping[str, Any] = field(default_factory=dict)
-    settle: Callable[[Tensors, ForeignCheckpoint], Settled] = nothing_more
+    finalize: Callable[[Tensors, ForeignCheckpoint], Settings] = no_settings
     is_reid: bool = False
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     url: str = ""
@@ -79,12 +86,24 @@ class Family:
         """Whether a file with these tensors may be of this family."""
         ranks = [tensor.ndim for key, tensor in tensors.items() if key.endswith((".weight", "_w")) and tensor.ndim > 3]
         return (
-            all(holds(tensors, mark) for mark in self.marks)
-            and not any(holds(tensors, mark) for mark in self.unlike)
+            all(holds(tensors, mark) for mark in self.required_keys)
+            and not any(holds(tensors, mark) for mark in self.excluded_keys)
             and (self.rank is None or 2 * ranks.count(self.rank) > len(ranks))
-            and self.may_be(tensors)
+            and self.match(tensors)
         )
 
+
+FLAT_BLOCK = r"layer[1-4]\.\d+\.conv1\.weight"
+"""First convolution of a residual block under torchvision's names, without a prefix."""
+
+KINETICS = {
+    "mean": (0.45, 0.45, 0.45),
+    "std": (0.225, 0.225, 0.225),
+    "input_size": (3, 224, 224),
+    "num_frames": 8,
+    "frame_step": 8,
+}
+"""Preprocessing of most action classifiers."""
 
 BLOCK_OUTPUT = r"layer[1-4]\.non_local\d+\.w_z"
 """Last convolution of a non-local block, whose bias goes into the norm behind it."""
@@ -96,22 +115,27 @@ def holds(tensors: Tensors, pattern: str) -> bool:
     return any(compiled.fullmatch(key) for key in tensors)
 
 
-# Networks that are often mistaken for a plain ResNet, by what betrays them.
+# Networks that are often taken for a plain ResNet, and the keys that show it.
 _OTHERS = (
-    (r"(?:.*\.)?(?:cls_token|pos_embed|patch_embed\..*)", "a transformer"),
+    (r"(?:.*\.)?layer[1-4]\.\d+\.conv1\.0\.(?:0\.)?weight", "torchvision's video ResNet (r3d, mc3 or r2plus1d)"),
+    (
+        r"(?:.*\.)?(?:cls_token|pos_embed|class_embedding|patch_embed\..*|pos_encoding\..*|.*\.attn\.qkv\..*)",
+        "a transformer",
+    ),
+    (r"(?:.*\.)?features\.\d+\.branch\d\..*", "torchvision's video network S3D"),
     (r"(?:.*\.)?conv1\.[0-9]\.weight", "a ResNet with a deep stem, such as timm's resnet50d"),
     (r".*(?:pathway1|multipathway).*", "a SlowFast network of two pathways"),
     (r".*\.APM\..*|.*(?:spatial|temporal)_conv3d\..*", "AP3D's appearance-preserving or pseudo-3D convolutions"),
     (r".*\.IN\.weight", "instance norms beside the batch norms (IBN)"),
     (r".*\.se\..*", "squeeze and excitation"),
     (r".*(?:conv1_s|conv1_t|conv_t|conv_xy)\..*", "a (2+1)D network"),
-    (r"stem\.0\.weight", "torchvision's video ResNet"),
+    (r"stem\.0\.weight", "a network with a stem of its own"),
     (r"features\..*", "a network that is no ResNet"),
 )
 
 
 def other_network(tensors: Tensors) -> str | None:
-    """Say of what other network some key is, if it is one that is often met."""
+    """Name the other network that some key belongs to, if it is a common one."""
     for pattern, what in _OTHERS:
         if key := next((key for key in tensors if re.fullmatch(pattern, key)), None):
             return f"{key!r} is of {what}, which ResNet3d has no place for"
@@ -148,8 +172,7 @@ def rename_keys(foreign: Tensors, family: Family) -> dict[str, Tensor]:
 
 
 def resnet_rules(prefix: str = "") -> Rules:
-    """Rules of a network whose stem and stages bear torchvision's names behind a prefix."""
-    prefix = re.escape(prefix)
+    """Rules of a network whose stem and stages have torchvision's names behind a prefix, given as a pattern."""
     return (
         (rf"{prefix}((?:conv1|bn1)\.\w+)", r"\1"),
         (rf"{prefix}(layer[1-4]\.\d+\.(?:conv[123]|bn[123]|downsample\.[01])\.\w+)", r"\1"),
@@ -174,3 +197,29 @@ def blocks_of(tensors: Tensors, pattern: str) -> dict[int, list[int]]:
         if match := compiled.match(key):
             found.setdefault(int(match[1]), set()).add(int(match[2]))
     return {stage: sorted(blocks) for stage, blocks in sorted(found.items())}
+
+
+def place_after_last_blocks(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
+    """Move non-local blocks stored beside the stages, as ``NL_2.0``, after the last residual blocks of each stage.
+
+    Args:
+        tensors: Tensors under the file's keys.
+        prefix: Pattern of what precedes ``layer1`` and ``NL_1``.
+    """
+    counts = {stage: len(blocks) for stage, blocks in blocks_of(tensors, rf"{prefix}layer(\d)\.(\d+)\.").items()}
+    beside = {stage: len(blocks) for stage, blocks in blocks_of(tensors, rf"{prefix}NL_(\d)\.(\d+)\.").items()}
+    moved: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if match := re.fullmatch(rf"{prefix}NL_(\d)\.(\d+)\.(.+)", key):
+            stage = int(match[1])
+            key = f"layer{stage}.non_local{counts.get(stage, 0) - beside[stage] + int(match[2])}.{match[3]}"
+        moved[key] = tensor
+    return moved
+
+
+NON_LOCAL_RULES: Rules = (
+    (r"(layer[1-4]\.non_local\d+\.)W\.0\.(weight|bias)", r"\1w_z.\2"),
+    (r"(layer[1-4]\.non_local\d+\.)W\.1\.(\w+)", r"\1bn.\2"),
+    (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g)\.\w+)", r"\1"),
+)
+"""Rules of blocks whose output layers are called ``W.0`` and ``W.1``."""

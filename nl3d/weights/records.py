@@ -208,6 +208,39 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
         )
         for kind, kind_name, rank1, mean_ap in (("bot", "BoT", 94.4, 86.1), ("agw", "AGW", 95.3, 88.2))
     ),
+    *(
+        WeightsSpec(
+            name=f"mars_{name}",
+            models=("resnet3d50_nl",) if name == "nvan" else ("resnet3d50",),
+            filename=filename,
+            family="stenvan",
+            clip_size=(8, 256, 128),
+            frame_step=8,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            license="MIT",
+            origin=f"STE-NVAN's {network}, trained on MARS; frame by frame but for its blocks",
+            accuracy=accuracy,
+            url="https://drive.google.com/drive/folders/1yi4RJHhu8iMtewdnWYpLCLkIi0okjl35",
+            layout="full",
+            layout_proven=f"yes, tests/parity/stenvan_{name}_r50.safetensors",
+            download_exercised="no: it lies on its authors' drive and is fetched by hand",
+        )
+        for name, filename, network, accuracy in (
+            (
+                "nvan",
+                "NVAN.pth",
+                "ResNet-50 with five non-local blocks",
+                "MARS rank-1 90.00 %, mAP 82.79 %, by its README",
+            ),
+            (
+                "baseline",
+                "R50_baseline_mean.pth",
+                "frame-wise ResNet-50",
+                "MARS rank-1 87.42 %, mAP 79.44 %, by its README",
+            ),
+        )
+    ),
     WeightsSpec(
         name="bundled",
         models=("resnet3d18_nl",),

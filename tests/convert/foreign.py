@@ -28,7 +28,8 @@ def fixture(name):
         else:
             part, _, rest = key.partition("/")
             parts[part][rest] = tensor
-    return parts["ckpt"], clips, parts["out"]
+    ordered = {key: parts["ckpt"][key] for key in MANIFESTS.get(name, ()) if key in parts["ckpt"]}
+    return {**ordered, **parts["ckpt"]}, clips, parts["out"]  # safetensors sorts keys, published files do not
 
 
 def published(name, state_dict=None):

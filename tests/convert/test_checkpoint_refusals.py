@@ -1,11 +1,15 @@
 """What is no public ResNet checkpoint gives one clear sentence, and what is only unusual gives the right network."""
 
 import inspect
+from collections import OrderedDict
 
 import pytest
 import torch
 
 from nl3d import from_checkpoint
+from nl3d.convert.families import table
+from nl3d.convert.families.table import register_family
+from nl3d.convert.family import Family
 from nl3d.convert.overrides import Overrides
 from nl3d.models.resnet3d import ResNet3d
 from tests.convert.foreign import FIXTURES, fixture, published
@@ -84,6 +88,75 @@ def test_a_backbone_alone_may_be_ours_or_theirs(name):
     with pytest.raises(ValueError, match=f"family must be given.*'nl3d' or '{FIXTURES[name]['family']}'"):
         from_checkpoint(backbone)
     assert from_checkpoint(backbone, family=FIXTURES[name]["family"]).new_tensors
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "base.", "features.", "encoder.trunk."])
+def test_a_plain_network_under_a_prefix_asks_for_its_family(prefix):
+    plain = without(PLAIN, "fc.weight", "fc.bias")
+    prefixed = {f"{prefix}{key}": tensor for key, tensor in plain.items()}
+    with pytest.raises(ValueError, match=r"^family must be given, .*'torchvision'"):
+        from_checkpoint(prefixed)
+    model, wanted = from_checkpoint(prefixed, family="torchvision"), from_checkpoint(plain)
+    assert all(torch.equal(tensor, wanted.state_dict()[key]) for key, tensor in model.state_dict().items()
+               if not key.startswith("head."))  # fmt: skip
+
+
+def test_nvan_is_never_taken_for_another_network():
+    nvan = fixture("stenvan_nvan_r50")[0]
+    assert from_checkpoint(nvan).pretrained_cfg["family"] == "stenvan"
+    stripped = {key.replace("features.", ""): tensor for key, tensor in nvan.items()}
+    for lost in (dict(sorted(nvan.items())), stripped):
+        with pytest.raises(ValueError, match=r"^family must be given, .*'stenvan'"):
+            from_checkpoint(lost)
+        told = from_checkpoint(lost, family="stenvan").state_dict()
+        wanted = from_checkpoint(nvan).state_dict()
+        assert all(torch.equal(tensor, wanted[key]) for key, tensor in told.items())
+
+
+def test_the_network_with_stripes_is_refused_whatever_is_said():
+    nvan = {key.removeprefix("module."): tensor for key, tensor in fixture("stenvan_nvan_r50")[0].items()}
+    places = {"g": 0, "theta": 1, "phi": 2, "W": 3}
+
+    def place(key):
+        block, layer = key.rsplit(".NL_", 1)[1].split(".")[:2], key.rsplit(".NL_", 1)[1].split(".")[2]
+        return block, places[layer]
+
+    blocks = sorted((key for key in nvan if ".NL_" in key), key=place)
+    stripes = {key: nvan[key] for key in [key for key in nvan if ".NL_" not in key] + blocks}
+    for options in ({}, {"family": "stenvan"}):
+        with pytest.raises(ValueError, match=r"STE_NVAN\.pth, with attention between stripes"):
+            from_checkpoint(stripes, **options)
+    sorted_copy = OrderedDict(sorted(nvan.items()))
+    sorted_copy._metadata = {"features.backbone.NL_2.0.pool": {"version": 1}}
+    with pytest.raises(ValueError, match=r"STE_NVAN\.pth"):
+        from_checkpoint(sorted_copy, family="stenvan")
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [("r3d_18", "video ResNet"), ("mc3_18", "video ResNet"), ("r2plus1d_18", "video ResNet"), ("s3d", "S3D"),
+     ("mvit_v1_b", "a transformer"), ("swin3d_t", "a transformer")],
+)  # fmt: skip
+def test_video_networks_of_torchvision_are_named(network, sentence):
+    import torchvision
+
+    with torch.device("meta"):
+        tensors = getattr(torchvision.models.video, network)().state_dict()
+    with pytest.raises(ValueError, match=sentence) as refusal:
+        from_checkpoint(tensors)
+    assert "deep stem" not in str(refusal.value)
+
+
+def test_a_family_is_registered_from_outside(monkeypatch):
+    monkeypatch.setattr(table, "FAMILIES", dict(table.FAMILIES))
+    rules = ((r"toy\.(.+)", r"\1"),)
+    toy = Family(name="toy", about="a toy", required_keys=(r"toy\.conv1\.weight",), rules=rules)
+    register_family(toy)
+    plain = without(PLAIN, "fc.weight", "fc.bias")
+    model = from_checkpoint({f"toy.{key}": tensor for key, tensor in plain.items()})
+    assert model.pretrained_cfg["family"] == "toy"
+    with pytest.raises(ValueError, match="a name of its own, got 'toy'"):
+        register_family(toy)
 
 
 @pytest.mark.parametrize(

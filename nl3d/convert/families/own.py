@@ -6,20 +6,19 @@ import inspect
 import json
 from collections.abc import Mapping
 
-from nl3d.convert.families.video import FLAT_BLOCK
-from nl3d.convert.family import Family, Settled, Tensors, holds, resnet_rules
+from nl3d.convert.family import FLAT_BLOCK, Family, Settings, Tensors, holds, resnet_rules
 from nl3d.convert.read import ForeignCheckpoint
 from nl3d.models.resnet3d import IMAGENET_CFG, ResNet3d
 
 
-def _may_be_own(tensors: Tensors) -> bool:
+def _match_own(tensors: Tensors) -> bool:
     """Our own names are seen in head, non-local blocks and separable kernels; without them the file may be others'."""
     return holds(tensors, r"head\..+|layer\d\.non_local\d+\..+|.*\.(?:temporal|spatial)\.weight") or not holds(
         tensors, r"(?:fc|classifier|bn|layer\d\.\d+\.(?:nl|theta))\..+"
     )
 
 
-def _settle_own(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
+def _finalize_own(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
     """A file that nl3d wrote says under ``config`` how its network was built and how its clips are prepared."""
     config = checkpoint.extras.get("config")
     config = json.loads(config) if isinstance(config, str) else config
@@ -34,17 +33,17 @@ def _settle_own(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settled:
 OWN = Family(
     name="nl3d",
     about="any ResNet3d of this package",
-    marks=(FLAT_BLOCK.replace(r"conv1\.weight", r"conv1\.(?:(?:temporal|spatial)\.)?weight"),),
-    unlike=(r"(?:fc|classifier|bn)\..+", r".*\.nl\..+", r"layer\d\.\d+\.theta\..+"),
+    required_keys=(FLAT_BLOCK.replace(r"conv1\.weight", r"conv1\.(?:(?:temporal|spatial)\.)?weight"),),
+    excluded_keys=(r"(?:fc|classifier|bn)\..+", r".*\.nl\..+", r"layer\d\.\d+\.theta\..+"),
     rank=5,
-    may_be=_may_be_own,
+    match=_match_own,
     rules=(
         *resnet_rules(),
         (r"(layer[1-4]\.\d+\.conv[123]\.(?:temporal|spatial)\.weight)", r"\1"),
         (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g|w_z|w_f|bn)\.\w+)", r"\1"),
         (r"(head\.(?:fc|bn|projection|classifier|pool)\.\w+)", r"\1"),
     ),
-    settle=_settle_own,
+    finalize=_finalize_own,
     is_reid=True,
     preprocessing=IMAGENET_CFG,
 )

@@ -13,8 +13,8 @@ TORCHVISION = Family(
     about="ResNet of 18 to 152 layers",
     url="https://github.com/pytorch/vision",
     license="BSD-3-Clause",
-    marks=(r"layer[1-4]\.\d+\.conv1\.weight",),
-    unlike=(r"classifier\..+", r"fc\.\d.*", r".*\.(?:theta|phi|g|non_local\d+)\..+", r"head\..+", r"bn\..+"),
+    required_keys=(r"layer[1-4]\.\d+\.conv1\.weight",),
+    excluded_keys=(r"classifier\..+", r"fc\.\d.*", r".*\.(?:theta|phi|g|non_local\d+)\..+", r"head\..+", r"bn\..+"),
     rank=4,
     rules=(*resnet_rules(), (r"fc\.(weight|bias)", r"head.classifier.\1")),
     preprocessing={**IMAGENET, "input_size": (3, 224, 224)},
@@ -26,5 +26,8 @@ TIMM = replace(
     about="ResNet of 18 to 152 layers, same as torchvision's",
     url="https://github.com/huggingface/pytorch-image-models",
     license="Apache-2.0",
-    told_only=True,
+    requires_explicit_family=True,
 )
+
+PERSONS = {**IMAGENET, "input_size": (3, 256, 128)}
+"""Preprocessing of most re-identification projects: ImageNet's mean and deviation, pedestrians of 256x128."""
