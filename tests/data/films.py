@@ -74,6 +74,21 @@ def rotate(path):
     path.write_bytes(content[:track] + content[track:].replace(upright, turned, 1))
 
 
+def cut_start(path, frames, output):
+    """Copy a video so that an edit list leaves out its first frames, which lie before time zero."""
+    import av
+
+    with av.open(str(path)) as source, av.open(str(output), "w") as container:
+        stream = source.streams.video[0]
+        copied = container.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                shift = int(frames / 25 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copied
+                container.mux(packet)
+    return output
+
+
 def raw_h264(size, frames=2):
     """A raw H.264 stream, which another of another size may follow."""
     import av

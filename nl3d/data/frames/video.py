@@ -85,11 +85,13 @@ class VideoFrames:
     def require(self, wanted: Collection[int]) -> None:
         """Refuse a video with too few frames, without decoding it.
 
-        The count that a container announces may be an estimate or missing, so a low one is checked by counting packets.
+        The count that a container announces may be an estimate, missing, or without regard to cut parts (edit lists),
+        so packets are counted unless it and the duration suffice.
         """
         last, count = max(wanted), 0
         with self._open() as (container, stream):
-            if stream.frames >= last:
+            played = (stream.duration or 0) * (stream.time_base or 0) * (stream.average_rate or 0)
+            if stream.frames >= last and (played >= last or not stream.duration):
                 return
             for packet in container.demux(stream):
                 count += packet.size > 0 and not packet.is_discard
@@ -182,9 +184,13 @@ class VideoFrames:
                 ]
                 if not streams:
                     raise ValueError(f"video {str(self.path)!r} must have a video stream, got none")
+                if streams[0].codec_context is None:
+                    raise ValueError(f"video {str(self.path)!r} must be of a codec that FFmpeg decodes here")
                 self._check_pixels(streams[0].codec_context)
                 yield container, streams[0]
-        except self._av.error.FFmpegError as error:
+        except Exception as error:  # PyAV raises IndexError and others for some damaged files
+            if isinstance(error, ValueError | OSError) and not isinstance(error, self._av.error.FFmpegError):
+                raise
             raise self._unreadable(error) from error
 
     def _image(self, frame: Any, first: Any) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 
 from nl3d.data.frames.images import encode_jpeg
 from nl3d.data.frames.video import ImageFrames, open_frames
-from tests.data.films import damage_packet, film, raw_h264, rotate, wave, write_greys, write_video
+from tests.data.films import cut_start, damage_packet, film, raw_h264, rotate, wave, write_greys, write_video
 from tests.data.pictures import picture, write_jpeg
 
 
@@ -145,6 +145,15 @@ def test_frames_count_right_with_b_frames_and_a_variable_rate(tmp_path):
     assert greys(path, range(1, 61)) == {number: number for number in range(1, 61)}
 
 
+def test_frames_that_an_edit_list_cuts_do_not_count(tmp_path):
+    path = cut_start(write_greys(tmp_path / "film.mp4", codec="libx264"), 20, tmp_path / "cut.mp4")
+    frames = open_frames(path)
+    frames.require({40})
+    with pytest.raises(ValueError, match="must have 41 frames, the last with a box, got 40"):
+        frames.require({41})
+    assert greys(path, {1, 40}) == {1: 21, 40: 60}
+
+
 def test_frames_are_turned_upright(tmp_path):
     path = write_greys(tmp_path / "film.mp4", codec="mpeg4", frames=2)
     rotate(path)
@@ -180,6 +189,13 @@ def test_refuses_other_files_by_what_they_are(tmp_path, name, content, message):
     for use in (lambda frames: frames.require({1}), lambda frames: list(frames.read({1}))):
         with pytest.raises(ValueError, match=f"{name}' {message}"):
             use(open_frames(path))
+
+
+def test_a_codec_that_is_unknown_is_refused(tmp_path):
+    path = write_greys(tmp_path / "film.mp4", codec="mpeg4", frames=2)
+    path.write_bytes(path.read_bytes().replace(b"mp4v", b"zzzz"))
+    with pytest.raises(ValueError, match=r"film.mp4' must be of a codec that FFmpeg decodes here"):
+        open_frames(path).require({1})
 
 
 def test_pixels_are_capped(tmp_path, monkeypatch):
