@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-BUNDLED_MODEL, DEFAULT_MODEL = "resnet3d18_nl", "resnet3d50_nl"
+DEFAULT_MODEL = "resnet3d50_nl"
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +58,12 @@ def build_model(args: argparse.Namespace) -> nn.Module:
 
 def choose_network(args: argparse.Namespace) -> tuple[str, str]:
     """Model and weights, of which either decides what the other is if it is left out."""
+    from nl3d.weights.open import BUNDLED_MODEL, open_own_weights
     from nl3d.weights.records import has_spec
 
-    bundled = args.weights in (None, "bundled")
-    model = args.model or (BUNDLED_MODEL if bundled else DEFAULT_MODEL)
+    model = args.model or (BUNDLED_MODEL if args.weights is None else DEFAULT_MODEL)
+    if args.weights and not args.model and (own := open_own_weights(args.weights)):
+        model = str(own.config["architecture"])
     return model, args.weights or ("bundled" if has_spec(model, "bundled") else "imagenet")
 
 

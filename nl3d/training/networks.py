@@ -19,14 +19,13 @@ from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import TrainingConfig, read_config
 from nl3d.weights import factories
 from nl3d.weights.inflated import reid_model
-from nl3d.weights.open import open_weights
+from nl3d.weights.open import open_own_weights
 from nl3d.weights.records import FACTORIES
 
 SMALL = ("small_tp", "small_rnn", "small_ta", "small_3d", "small_3d_nl")
 SMALL_WIDTH = 32
 INFLATED = "inflated:"
 BEST = "best.safetensors"
-BUNDLED_MODEL = "resnet3d18_nl"
 ARCHITECTURE = ("last_stride", "head", "embedding_dim", "dropout")
 
 
@@ -85,18 +84,15 @@ def starting_options(weights: str) -> dict[str, Any]:
         config = dataclasses.asdict(read_config(run / "config.json"))
         names = ("model", "model_args", *ARCHITECTURE, "num_frames", "frame_step", "height", "width")
         return {name: config[name] for name in names}
-    if weights == "none" or not (weights == "bundled" or weights.startswith("hf-hub:") or run.exists()):
+    opened = open_own_weights(weights)
+    if opened is None:
         return {}
-    opened = open_weights(BUNDLED_MODEL, weights)
-    saved = getattr(opened, "config", {})
-    if "architecture" not in saved:
-        return {}
-    args = dict(saved.get("model_args", {}))
+    args = dict(opened.config.get("model_args", {}))
     options: dict[str, Any] = {name: args.pop(name) for name in ARCHITECTURE if name in args}
     clips = {name: opened.cfg[name] for name in ("num_frames", "frame_step") if name in opened.cfg}
     if "input_size" in opened.cfg:
         clips |= dict(zip(("height", "width"), opened.cfg["input_size"][1:], strict=True))
-    return {"model": saved["architecture"], "model_args": args, **options, **clips}
+    return {"model": opened.config["architecture"], "model_args": args, **options, **clips}
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:

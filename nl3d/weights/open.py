@@ -19,6 +19,7 @@ from nl3d.hub.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, rea
 from nl3d.weights.records import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
+BUNDLED_MODEL = "resnet3d18_nl"
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the weights that come with the package: one folder a network, as ``save_pretrained`` writes it."""
 
@@ -91,6 +92,21 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
     if spec.is_foreign:
         return ForeignFile(weights, fetched, spec.family, spec_cfg(spec))
     return Checkpoint(weights, read_safetensors(fetched), cfg=spec_cfg(spec))
+
+
+def open_own_weights(weights: str) -> Checkpoint | None:
+    """Open weights that describe their own network: ``"bundled"``, a folder, a file of nl3d or a repository.
+
+    Args:
+        weights: As for :func:`open_weights`, for any network.
+
+    Returns:
+        The checkpoint, with the name of its network in ``config["architecture"]``; ``None`` for other weights.
+    """
+    if weights != "bundled" and not weights.startswith(HUB_PREFIX) and not Path(weights).exists():
+        return None
+    opened = open_weights(BUNDLED_MODEL, weights)
+    return opened if isinstance(opened, Checkpoint) and "architecture" in opened.config else None
 
 
 def bundled_file(spec: WeightsSpec) -> Path:

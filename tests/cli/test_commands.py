@@ -56,7 +56,7 @@ def test_bundled_network_is_fine_tuned_exported_and_embeds(tmp_path, capsys):
     assert {name: config[name] for name in expected} == expected
     assert run("export", tmp_path / "run", tmp_path / "weights") == 0
     assert run("embed", tmp_path / "people", "--weights", tmp_path / "weights", "--output", tmp_path / "a.safetensors",
-               "--model=resnet3d18_nl", "--device=cpu") == 0  # fmt: skip
+               "--device=cpu") == 0  # fmt: skip
     assert Embeddings.load(tmp_path / "a.safetensors").embeddings.shape == (2, 256)
     capsys.readouterr()
     again = [*TOY, "--weights", tmp_path / "run", "--output", tmp_path / "again"]

@@ -9,11 +9,10 @@ import timm
 import torch
 
 import nl3d
-from nl3d.cli.options import BUNDLED_MODEL
 from nl3d.metrics import evaluate
 from nl3d.metrics.histogram import stripe_histogram
 from nl3d.walkers import WalkerTracklets, WalkerWorld
-from nl3d.weights.open import bundled_file
+from nl3d.weights.open import BUNDLED_MODEL, bundled_file
 from nl3d.weights.records import find_spec
 from weights_tools.pull import pull
 
