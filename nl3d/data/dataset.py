@@ -1,4 +1,4 @@
-"""A data set for re-identification: who to train on, who to look for, and where."""
+"""Data sets for re-identification: training tracklets, queries, a gallery, and the protocol of the ranking."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from nl3d.data.tracklets import Tracklet
+from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels
+from nl3d.data.tracklets import Frame, Tracklet
 
 PARTS = ("train", "query", "gallery")
 
 
 class Counts(NamedTuple):
-    """How much there is of a part of a data set; people are counted without junk and distractors."""
+    """Size of a part of a data set; junk and distractors do not count as people."""
 
     tracklets: int
     pids: int
@@ -21,23 +22,23 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReIDDataset:
-    """Tracklets to train on, to look for (query) and to search (gallery), and how the ranking is to be scored.
+    """Tracklets for training, queries and a gallery, and the protocol by which rankings are scored.
 
-    Training pids go from 0 without gaps, in the order of the sorted labels, so that a classifier can take them.
-    Query and gallery keep the data set's own numbers where it has numbers. Cameras keep theirs everywhere. Training and
-    test people are different ones, whatever their numbers.
+    Training pids are numbers of classes: from 0 without gaps, in the order of the sorted labels. In query and gallery,
+    labels that are whole numbers keep their number, as do those of cameras everywhere. Training and test people are
+    different, even if a number is the same.
 
     Args:
-        name: What to call it beside results.
-        protocol: Which of several conventions in use was followed, for the same purpose.
-        train: Tracklets to train on.
+        name: Name to print beside results.
+        protocol: Convention that was followed, to print beside results.
+        train: Training tracklets.
         query: Tracklets to look for.
-        gallery: Tracklets to search; whether it holds the queries too, the protocol says.
-        train_labels: The data set's own label of each training pid.
-        junk_pids: Gallery tracklets of these are nobody's: left out of every ranking.
-        distractor_pids: Gallery tracklets of these are wrong answers to every query.
-        ap: The rule for average precision that the protocol asks for, as :func:`nl3d.metrics.evaluate` takes it.
-        split: Which of ``num_splits`` random splits this is, from 0. Results are averaged over all of them.
+        gallery: Tracklets to search; the protocol decides whether it holds the queries too.
+        train_labels: Label of each training pid.
+        junk_pids: Pids of gallery tracklets that every ranking leaves out.
+        distractor_pids: Pids of gallery tracklets that are wrong answers to every query.
+        ap: Rule for average precision of the protocol, see :func:`nl3d.metrics.evaluate`.
+        split: Number of the random split, from 0. Results are averaged over all splits.
         num_splits: Number of splits.
 
     Raises:
@@ -75,22 +76,22 @@ class ReIDDataset:
 
     @property
     def num_train_pids(self) -> int:
-        """People to train on: the size of a classifier."""
+        """Number of people to train on, the size of a classifier."""
         return len(self.train_labels)
 
     def counts(self) -> dict[str, Counts]:
-        """Count train, query and gallery; junk and distractors count as tracklets and frames, not as people."""
-        nobody = {*self.junk_pids, *self.distractor_pids}  # training pids are numbers, of which 0 is a person
+        """Count train, query and gallery. Junk and distractors count as tracklets and frames, not as people."""
+        nobody = {*self.junk_pids, *self.distractor_pids}  # but training pid 0 is a person
         return {"train": count(self.train), "query": count(self.query, nobody), "gallery": count(self.gallery, nobody)}
 
     def evaluate_options(self) -> dict[str, Any]:
-        """What :func:`nl3d.metrics.evaluate` has to be told to follow the protocol."""
+        """Arguments of :func:`nl3d.metrics.evaluate` by which it follows the protocol."""
         return {"junk_pids": self.junk_pids, "distractor_pids": self.distractor_pids, "ap": self.ap}
 
     def queries_without_match(self) -> list[int]:
-        """Places of the queries whose person no other camera of the gallery sees; no ranking can score these.
+        """Places of the queries without a match under another camera, which no ranking can score.
 
-        MARS has none officially, and 140 where the queries are taken out of the gallery.
+        MARS has none in the official protocol, and 140 if the queries are taken out of the gallery.
         """
         cameras: dict[int, set[int]] = {}
         for tracklet in self.gallery:
@@ -100,6 +101,55 @@ class ReIDDataset:
             for place, tracklet in enumerate(self.query)
             if not cameras.get(_known(tracklet.pid), set()) - {_known(tracklet.camid)}
         ]
+
+
+class LabelledRow(NamedTuple):
+    """A tracklet as a reader finds it; people and cameras are labels as text."""
+
+    part: str
+    person: str
+    camera: str
+    name: str
+    frames: Sequence[Frame]
+
+
+def make_dataset(
+    rows: Sequence[LabelledRow],
+    *,
+    name: str,
+    junk_pids: tuple[int, ...] = (),
+    distractor_pids: tuple[int, ...] = (),
+) -> ReIDDataset:
+    """Number the labels of rows and make a data set of them.
+
+    Rows of the part ``""`` are a test set without queries, as in MARS: all are the gallery, and the first tracklet of
+    each person under each camera is a query too.
+
+    Args:
+        rows: Tracklets of the parts ``train``, ``query`` and ``gallery``, or ``""``.
+        name: Name of the data set.
+        junk_pids: Pids that every ranking leaves out.
+        distractor_pids: Pids that are wrong answers to every query.
+    """
+    nobody = {*junk_pids, *distractor_pids}
+    people = number_labels((row.person for row in rows if row.part != "train"), {JUNK, DISTRACTOR, *nobody})
+    classes = number_classes(row.person for row in rows if row.part == "train")
+    cameras = number_labels(row.camera for row in rows)
+    found: dict[str, list[Tracklet]] = {part: [] for part in ("", *PARTS)}
+    for part, person, camera, title, frames in rows:
+        pid = (classes if part == "train" else people)[person]
+        found[part].append(Tracklet(frames, pid, cameras[camera], title, person=person, camera=camera))
+    firsts = {(t.pid, t.camid): t for t in reversed(found[""]) if t.pid not in nobody}
+    return ReIDDataset(
+        name=name,
+        protocol="one query of each person and camera, queries in the gallery" if found[""] else "parts",
+        train=found["train"],
+        query=found["query"] + [t for t in found[""] if firsts.get((t.pid, t.camid)) is t],
+        gallery=found["gallery"] + found[""],
+        train_labels=tuple(classes),
+        junk_pids=junk_pids,
+        distractor_pids=distractor_pids,
+    )
 
 
 def count(tracklets: Iterable[Tracklet], nobody: Collection[int] = ()) -> Counts:
@@ -119,7 +169,7 @@ def check_protocol(protocol: str) -> None:
 
 
 def check_count(what: str, found: int, official: int) -> None:
-    """Refuse another number than the official one.
+    """Refuse a number other than the official one.
 
     Raises:
         ValueError: If they differ.

@@ -16,34 +16,34 @@ from nl3d.data.frames.images import read_image
 
 @runtime_checkable
 class FrameReference(Protocol):
-    """Anything that decodes to one frame when asked, such as a box in a larger image."""
+    """Object that decodes to one frame, such as a box in a larger image."""
 
     def read(self) -> Tensor:
-        """Give the frame as ``(3, H, W)`` uint8."""
+        """Return the frame as ``(3, H, W)`` uint8."""
 
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """A sequence of frames that gives several at once for less than one after the other."""
+    """Sequence of frames that is faster to read several at once."""
 
     def read_all(self, indices: Sequence[int]) -> Sequence[Tensor]:
-        """Give some frames, each ``(3, H, W)`` uint8."""
+        """Return some frames, each ``(3, H, W)`` uint8."""
 
 
 Frame: TypeAlias = "str | Path | FrameReference | Tensor | np.ndarray[Any, Any]"
-"""An image file, something that reads itself, a tensor ``(3, H, W)`` or an array ``(H, W, 3)``, both uint8."""
+"""An image file, an object with a ``read()`` method, a tensor ``(3, H, W)`` or an array ``(H, W, 3)``, both uint8."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tracklet:
-    """Frames of one person under one camera, in order of time.
+    """Frames of one person under one camera in temporal order.
 
-    Frames are decoded when asked for, so a list of tracklets over image files costs nothing but their names.
+    Frames are decoded on access, so tracklets of image files hold only names.
 
     Args:
-        frames: One entry a frame: image files, objects with a ``read()`` method, or images; or all frames as one uint8
-            tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``. A sequence with a method ``read_all(indices)`` is asked
-            for a clip's frames at once.
+        frames: One entry per frame: image files, objects with a ``read()`` method, or RGB images; or all frames as one
+            uint8 tensor ``(T, 3, H, W)`` or array ``(T, H, W, 3)``. If the sequence has a method ``read_all(indices)``,
+            the frames of a clip are read by one call.
         pid: Number of the person for computing, if known. Data sets with junk and distractors keep their own convention
             (MARS: -1 and 0). Training tracklets of a :class:`nl3d.data.ReIDDataset` have the number of their class.
         camid: Number of the camera for computing, if known.
@@ -87,7 +87,7 @@ class Tracklet:
         """Decode one frame.
 
         Args:
-            index: Which frame, from 0.
+            index: Number of the frame, from 0.
 
         Shape:
             - Output: ``(3, H, W)`` uint8
@@ -95,7 +95,7 @@ class Tracklet:
         return to_image(self.frames[index])
 
     def read_all(self, indices: Iterable[int] | None = None) -> list[Tensor]:
-        """Decode several frames, all of them if none are named; their sizes may differ."""
+        """Decode several frames, or all if ``indices`` is left out; their sizes may differ."""
         places = list(range(len(self)) if indices is None else indices)
         if isinstance(self.frames, FrameSource):
             return [to_image(frame) for frame in self.frames.read_all(places)]
@@ -103,10 +103,10 @@ class Tracklet:
 
 
 def to_image(frame: Frame) -> Tensor:
-    """Turn any frame into an image ``(3, H, W)`` uint8.
+    """Convert any frame to an image ``(3, H, W)`` uint8.
 
     Raises:
-        TypeError: If it is no frame, or holds other values than uint8.
+        TypeError: If it is not a frame, or not uint8.
         ValueError: If an array or tensor has another shape.
     """
     if isinstance(frame, str | Path):

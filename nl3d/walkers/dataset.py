@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -96,9 +96,10 @@ class WalkerTracklets(Sequence[tuple[Tensor, int, int]]):
 
 
 class _Frames(Sequence[Tensor]):
-    """Frames of one tracklet, faster to read several at once."""
+    """Frames of one tracklet, read by a function of their indices, which is faster for several at once."""
 
-    length: int
+    def __init__(self, length: int, read: Callable[[list[int]], Tensor]) -> None:
+        self.length, self._read = length, read
 
     def __len__(self) -> int:
         return self.length
@@ -121,41 +122,9 @@ class _Frames(Sequence[Tensor]):
                 raise IndexError(f"index must be below {self.length}, got {index}")
         return list(self._read([index % self.length for index in indices])) if len(indices) else []
 
-    def _read(self, places: list[int]) -> Tensor:
-        """Frames ``(len(places), 3, H, W)``, uint8."""
-        raise NotImplementedError
 
-
-class WalkerFrames(_Frames):
-    """Frames of one tracklet, rendered on access.
-
-    Args:
-        world: The world to film.
-        key: Pid, camid and number of the tracklet.
-        length: Number of frames.
-    """
-
-    def __init__(self, world: WalkerWorld, key: tuple[int, int, int], length: int) -> None:
-        self.world, self.key, self.length = world, key, length
-
-    def _read(self, places: list[int]) -> Tensor:
-        return self.world.frames(*self.key, places)
-
-
-class StoredFrames(_Frames):
-    """Frames of one tracklet in a file of all tracklets, which is mapped into memory and shared between processes.
-
-    Args:
-        path: The file.
-        row: Number of the tracklet in the file.
-        length: Number of frames.
-    """
-
-    def __init__(self, path: Path, row: int, length: int) -> None:
-        self.path, self.row, self.length = path, row, length
-
-    def _read(self, places: list[int]) -> Tensor:
-        return torch.from_numpy(_mapped(self.path)[self.row, places])  # indexing by a list copies
+def _read_stored(path: Path, row: int, indices: list[int]) -> Tensor:
+    return torch.from_numpy(_mapped(path)[row, indices])  # indexing by a list copies
 
 
 @cache
@@ -203,12 +172,15 @@ def read_walkers(
 
     def tracklets(split: Literal["train", "gallery"], length: int) -> list[Tracklet]:
         keys = WalkerTracklets(walkers, split, tracklets_per_camera=tracklets_per_camera).keys
-        lazy = [WalkerFrames(walkers, key, length) for key in keys]
         path = _stored(Path(root), walkers, keys, length) if root and keys else None
-        frames = [StoredFrames(path, row, length) for row in range(len(keys))] if path else lazy
         return [
-            Tracklet(own, pid=pid, camid=camid, name=f"{pid}/{camid}/{number}")
-            for own, (pid, camid, number) in zip(frames, keys, strict=True)
+            Tracklet(
+                _Frames(length, partial(_read_stored, path, row) if path else partial(walkers.frames, *key)),
+                pid=key.pid,
+                camid=key.camid,
+                name="/".join(map(str, key)),
+            )
+            for row, key in enumerate(keys)
         ]
 
     gallery = tracklets("gallery", num_test_frames)

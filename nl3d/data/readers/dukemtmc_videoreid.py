@@ -18,18 +18,17 @@ _NAME = re.compile(rb"(?P<start>-?\d+_?C(?P<camera>\d+))_?F\d+_?X\d+\.\w+")
 def read_dukemtmc_videoreid(root: str | Path, *, check_counts: bool = True) -> ReIDDataset:
     """Read DukeMTMC-VideoReID: 702 people to train on, 702 to test, 408 distractors, eight cameras.
 
-    Query and gallery are two folders and are taken as they are. Distractors have pids of their own, which no query has.
-    Numbers of frames may have holes, so frames are what is there, in order.
+    Query and gallery are read from two folders as they are. Distractors have pids that no query has. Numbers of frames
+    may have gaps.
 
-    The video was withdrawn by those who filmed it; look at the licence and at what your users would say before you
-    publish weights trained on it.
+    Its authors withdrew the video; check the licence before you publish weights trained on it.
 
     Source: Wu et al. 2018, "Exploit the Unknown Gradually: One-Shot Video-Based Person Re-Identification by Stepwise
     Learning", and the data set's own description.
 
     Args:
         root: Folder with ``train``, ``query`` and ``gallery``, each of layout ``pid/tracklet/*.jpg``.
-        check_counts: Whether another number of people or tracklets than the published is refused.
+        check_counts: Whether to refuse other numbers of people or tracklets than the published ones.
 
     Raises:
         FileNotFoundError: If a folder is missing or has no images.
@@ -45,7 +44,7 @@ def read_dukemtmc_videoreid(root: str | Path, *, check_counts: bool = True) -> R
         check_count("DukeMTMC-VideoReID query people", len(people), 702)
         check_count("DukeMTMC-VideoReID queries", len(query), 702)
         check_count("DukeMTMC-VideoReID distractors", len({t.pid for t in gallery} - people), 408)
-        # whether the gallery repeats the queries is not documented; either way the two hold all test tracklets
+        # not documented: whether the gallery repeats the queries; in both cases the two hold all test tracklets
         test = len({t.name.partition("/")[2] for t in (*query, *gallery)})
         check_count("DukeMTMC-VideoReID test tracklets", test, 2636)
     return ReIDDataset(
@@ -73,7 +72,7 @@ def _read_part(folder: Path) -> list[Tracklet]:
 
 
 def _camera(frames: FrameNames) -> int:
-    first, last = min(frames.names), max(frames.names)  # what the two have in common, all between have
+    first, last = min(frames.names), max(frames.names)  # all names between start as both of these do
     match = _NAME.fullmatch(first)
     if match is None:
         raise ValueError(f"image {str(frames[0])!r} must be named like 0001_C6_F0099_X30823.jpg")

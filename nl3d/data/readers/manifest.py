@@ -1,4 +1,4 @@
-"""A data set of one's own as a CSV table of frames or of folders of frames."""
+"""CSV tables of frames or of folders of frames."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from nl3d.data.dataset import PARTS, ReIDDataset
+from nl3d.data.dataset import PARTS, LabelledRow, ReIDDataset, make_dataset
 from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, require_frames, sort_names
-from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
+from nl3d.data.labels import number_labels, parse_label
 from nl3d.data.readers.table import Table
 from nl3d.data.tracklets import Tracklet
 from nl3d.files import replacing
@@ -24,12 +24,12 @@ COLUMNS = ("path", "pid", "camid", "tracklet", "part", "frame")
 
 
 CHECKED_AT_ONCE = 100_000
-"""Frames whose names are held while their folders are looked at."""
+"""Names of frames that are collected before their folders are read."""
 
 
 @dataclass(slots=True)
 class _Row:
-    """A tracklet in the making; its paths lie in one string for each run of rows, since many small ones take more."""
+    """A tracklet being read. Paths of successive rows are joined to one string, to save memory."""
 
     part: str
     pid: str
@@ -40,7 +40,7 @@ class _Row:
     is_folder: bool = False
 
     def add(self, paths: list[str], places: list[int]) -> None:
-        """Take the rows read so far, and empty the lists for those of another tracklet."""
+        """Add the rows read so far and clear the lists for the next tracklet."""
         if paths:
             self.packed += ("\0".join(paths),)
             self.places += tuple(places)
@@ -48,7 +48,7 @@ class _Row:
             places.clear()
 
     def take(self) -> list[str]:
-        """Give the paths in the order of the rows, and keep them no longer."""
+        """Return the paths in the order of the rows and drop them here."""
         paths = [path for run in self.packed for path in run.split("\0")]
         self.packed = ()
         return paths
@@ -63,57 +63,39 @@ def read_manifest(
 ) -> ReIDDataset:
     """Read a data set from a CSV table with columns ``path,pid,camid,tracklet,part`` and, if needed, ``frame``.
 
-    A row is one frame, or a folder of frames. Rows of the same part and tracklet belong together, wherever they stand.
-    Frames are in the order of ``frame``, a whole number, or of their names where there is no such column. ``part`` is
-    ``train``, ``query`` or ``gallery``; whether the gallery repeats the queries is the table's choice.
+    A row is one frame, or a folder of frames. Rows of the same part and tracklet belong together, in any order. Frames
+    are in the order of ``frame``, a whole number, or else in natural order of their names. ``part`` is ``train``,
+    ``query`` or ``gallery``; the table may list queries in the gallery too.
 
     Labels of people and cameras are read by :func:`nl3d.data.labels.parse_label` and numbered by
     :func:`nl3d.data.labels.number_labels`: whole numbers keep their number, junk and distractors too. Training people
     are numbered from 0 without gaps.
 
     Args:
-        path: The table. Paths in it are taken from its own folder, unless they are absolute.
-        junk_pids: Pids of the gallery that are nobody's, such as -1.
-        distractor_pids: Pids of the gallery that no query has, such as 0.
-        check_files: Whether each frame must be there; costs a look at each folder.
+        path: The table. Paths in it are relative to its folder, unless they are absolute.
+        junk_pids: Pids that every ranking leaves out, such as -1.
+        distractor_pids: Pids that are wrong answers to every query, such as 0.
+        check_files: Whether each frame must exist; costs one read of each folder.
 
     Raises:
         FileNotFoundError: If the table, a frame or a folder is missing.
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
     rows = _read_rows(path, required=("path", "pid", "camid", "tracklet", "part"))
-    trained = number_classes(row.pid for row, _, _ in rows if row.part == "train")
-    reserved = {JUNK, DISTRACTOR, *junk_pids, *distractor_pids}
-    people = number_labels((row.pid for row, _, _ in rows if row.part != "train"), reserved)
-    cameras = number_labels(row.camid for row, _, _ in rows)
-    found: dict[str, list[Tracklet]] = {part: [] for part in PARTS}
-    for row, name, frames in rows:
-        pid = trained[row.pid] if row.part == "train" else people[row.pid]
-        found[row.part].append(
-            Tracklet(frames, pid, cameras[row.camid], f"{row.part}/{name}", person=row.pid, camera=row.camid)
-        )
     if check_files:
         _require_listed(rows)
-    return ReIDDataset(
-        name=Path(path).stem,
-        protocol="parts",
-        train=found["train"],
-        query=found["query"],
-        gallery=found["gallery"],
-        train_labels=tuple(trained),
-        junk_pids=junk_pids,
-        distractor_pids=distractor_pids,
-    )
+    labelled = [LabelledRow(row.part, row.pid, row.camid, f"{row.part}/{name}", frames) for row, name, frames in rows]
+    return make_dataset(labelled, name=Path(path).stem, junk_pids=junk_pids, distractor_pids=distractor_pids)
 
 
 def read_manifest_tracklets(path: str | Path, *, check_files: bool = True) -> list[Tracklet]:
-    """Read tracklets from a CSV table, to embed them; of its columns only ``path`` must be there.
+    """Read tracklets from a CSV table, to embed them. Only the column ``path`` is required.
 
-    Without a ``tracklet`` column each row is a tracklet of its own. ``pid`` and ``camid`` are kept where they are.
+    Without a ``tracklet`` column, each row is a tracklet. Labels may be missing.
 
     Args:
-        path: The table, as :func:`read_manifest` takes it.
-        check_files: Whether each frame must be there; costs a look at each folder.
+        path: The table, see :func:`read_manifest`.
+        check_files: Whether each frame must exist; costs one read of each folder.
 
     Raises:
         FileNotFoundError: If the table, a frame or a folder is missing.
@@ -141,9 +123,9 @@ def read_manifest_tracklets(path: str | Path, *, check_files: bool = True) -> li
 
 
 def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
-    """Write a data set whose frames are image files as a table that :func:`read_manifest` reads, or nothing.
+    """Write a data set of image files as a table that :func:`read_manifest` reads.
 
-    Absolute paths stay, others are written relative to the table's folder. People and cameras are written as labels.
+    Absolute paths stay; others are written relative to the folder of the table. People and cameras are labels.
 
     Args:
         path: The table.
@@ -167,7 +149,7 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
 
 
 def require_manifest_frames(frames: Iterable[FrameNames]) -> None:
-    """Refuse the first frame of a table's tracklets that is not there, with few looks at each folder.
+    """Refuse the first frame of a table that does not exist, with few reads of each folder.
 
     Raises:
         FileNotFoundError: If an image or its folder is missing.
@@ -248,7 +230,7 @@ def _frames(path: Path, row: _Row, folders: dict[str, str]) -> FrameNames:
             raise ValueError(f"{path}, line {row.line}: a tracklet must list each image once, got {twice!r} twice")
     parents = {name.rpartition("/")[0] for name in paths}
     shared = parents.pop() if len(parents) == 1 else ""
-    if shared not in folders:  # kept once, not with each frame, and the same for all tracklets of the folder
+    if shared not in folders:  # all tracklets of a folder share one string
         folders[shared] = str(path.parent / shared)
     names = [os.fsencode(name[len(shared) + 1 :] if shared else name) for name in paths]
     return FrameNames(folders[shared], np.array(names, _width(max(map(len, names)))))
@@ -256,7 +238,7 @@ def _frames(path: Path, row: _Row, folders: dict[str, str]) -> FrameNames:
 
 @lru_cache(maxsize=1024)
 def _width(length: int) -> np.dtype[Any]:
-    """Give one type for all names of a length, which numpy would else make anew for each tracklet."""
+    """Return one type for all names of a length, so that tracklets share it."""
     return np.dtype((np.bytes_, length))
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
-from nl3d.data.dataset import PARTS, ReIDDataset
-from nl3d.data.frames.names import FrameNames, is_utf8, list_folders, list_frames, require_folder
-from nl3d.data.labels import DISTRACTOR, JUNK, number_classes, number_labels, parse_label
+from nl3d.data.dataset import PARTS, LabelledRow, ReIDDataset, make_dataset
+from nl3d.data.frames.names import is_utf8, list_folders, list_frames, require_folder
+from nl3d.data.labels import parse_label
 from nl3d.data.tracklets import Tracklet
 
 LAYOUT = "pid/camid/tracklet/*.jpg"
@@ -44,30 +43,7 @@ def read_tree(
         rows = [row for part in parts for row in _read_part(root, part)]
     else:
         raise FileNotFoundError(f"{str(root)!r} must hold both query and gallery, got {', '.join(parts)}")
-    nobody = {*junk_pids, *distractor_pids}
-    cameras = number_labels(row.camera for row in rows)
-    people = number_labels((row.person for row in rows if row.part != "train"), {JUNK, DISTRACTOR, *nobody})
-    trained = number_classes(row.person for row in rows if row.part == "train")
-    found: dict[str, list[Tracklet]] = {part: [] for part in ("", *PARTS)}
-    for row in rows:
-        pid = (trained if row.part == "train" else people)[row.person]
-        found[row.part].append(
-            Tracklet(row.frames, pid, cameras[row.camera], row.name, person=row.person, camera=row.camera)
-        )
-    if not parts:
-        firsts = {(t.pid, t.camid): t for t in reversed(found[""]) if t.pid not in nobody}
-        found["query"] = [t for t in found[""] if firsts.get((t.pid, t.camid)) is t]
-        found["gallery"] = found[""]
-    return ReIDDataset(
-        name=root.resolve().name,
-        protocol="parts" if parts else "one query of each person and camera, queries in the gallery",
-        train=found["train"],
-        query=found["query"],
-        gallery=found["gallery"],
-        train_labels=tuple(trained),
-        junk_pids=junk_pids,
-        distractor_pids=distractor_pids,
-    )
+    return make_dataset(rows, name=root.resolve().name, junk_pids=junk_pids, distractor_pids=distractor_pids)
 
 
 def read_tracklet_folders(path: str | Path) -> list[Tracklet]:
@@ -91,22 +67,14 @@ def read_tracklet_folders(path: str | Path) -> list[Tracklet]:
     return [Tracklet(list_frames(path / name), name=name) for name in names]
 
 
-class _Row(NamedTuple):
-    part: str
-    person: str
-    camera: str
-    name: str
-    frames: FrameNames
-
-
-def _read_part(root: Path, part: str) -> list[_Row]:
+def _read_part(root: Path, part: str) -> list[LabelledRow]:
     folder = root / part
     rows = []
     for person, first in _labelled_folders(folder):
         for camera, second in _labelled_folders(folder / first):
             for name in list_folders(folder / first / second, layout=LAYOUT):
                 title = "/".join(filter(None, (part, first, second, name)))
-                rows.append(_Row(part, person, camera, title, list_frames(root / title)))
+                rows.append(LabelledRow(part, person, camera, title, list_frames(root / title)))
     if not rows:
         raise FileNotFoundError(f"folder {str(folder)!r} must hold tracklets, {LAYOUT}, got none")
     return rows

@@ -1,4 +1,4 @@
-"""What iLIDS-VID and PRID2011 share: one tracklet of each person under each of two cameras, and random splits."""
+"""Shared by iLIDS-VID and PRID2011: one tracklet of each person under each of two cameras, and random splits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nl3d.data.tracklets import Tracklet
 
 
 def list_people(folder: str | Path, *, what: str) -> list[str]:
-    """Names of the folders ``person...`` in sorted order, which split tables count by."""
+    """Return the names of the folders ``person...`` in sorted order, by which split tables count."""
     require_folder(folder, what=what)
     names = [name for name in os.listdir(folder) if re.fullmatch(r"person_?\d+", name)]  # noqa: PTH208
     if not names:
@@ -23,7 +23,7 @@ def list_people(folder: str | Path, *, what: str) -> list[str]:
 
 
 def person_number(name: str) -> int:
-    """The number in the name of a person's folder, their pid.
+    """Return the pid, which is the number in the name of a person's folder.
 
     Raises:
         ValueError: If it is no such name.
@@ -39,10 +39,10 @@ def person_number(name: str) -> int:
 
 
 def pick_split(splits: Sequence[Split], split: int) -> Split:
-    """Take one of the splits.
+    """Return one of the splits.
 
     Raises:
-        ValueError: If there is none of that number.
+        ValueError: If there is no split of that number.
     """
     if not 0 <= split < len(splits):
         raise ValueError(f"split must be from 0 to {len(splits) - 1}, got {split}")
@@ -52,14 +52,14 @@ def pick_split(splits: Sequence[Split], split: int) -> Split:
 def two_camera_dataset(
     name: str, cameras: Sequence[Path], splits: Sequence[Split], split: int, *, protocol: str
 ) -> ReIDDataset:
-    """Train on both cameras of the training half; look for the test half of camera 1 under camera 2.
+    """Make a data set of one split. Queries are the test half under camera 1, the gallery is that under camera 2.
 
     Args:
         name: The data set.
-        cameras: Folders of cameras 1 and 2, each with one folder a person.
+        cameras: Folders of cameras 1 and 2, each with one folder per person.
         splits: The random halves.
-        split: Which of them to take.
-        protocol: Where they come from.
+        split: Number of the split.
+        protocol: Origin of the splits.
 
     Raises:
         FileNotFoundError: If a person has no folder under one of the cameras, or no frames in it.
