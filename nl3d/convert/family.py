@@ -53,6 +53,7 @@ class Family:
         match: Further condition on the tensors.
         infer_if: Whether the file shows the family beyond doubt; if not, it must be named with ``family=``.
         requires_explicit_family: Whether another family has the same files, so that this one is never inferred.
+        ambiguous_with: Files of other networks that this family's keys and shapes also fit, for the question.
         rules: How keys are renamed.
         biased: Patterns of our layers that always have a bias in these files.
         prepare: Renames, before the rules, keys whose new name depends on other keys; returns network keywords too.
@@ -72,6 +73,7 @@ class Family:
     match: Callable[[Tensors], bool] = accept
     infer_if: Callable[[ForeignCheckpoint], bool] = infer
     requires_explicit_family: bool = False
+    ambiguous_with: str = ""
     rules: Rules
     biased: tuple[str, ...] = ()
     prepare: Callable[[Tensors], tuple[dict[str, Tensor], dict[str, Any]]] = keep_keys

@@ -231,13 +231,13 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
                 "nvan",
                 "NVAN.pth",
                 "ResNet-50 with five non-local blocks",
-                "MARS rank-1 90.00 %, mAP 82.79 %, by its README",
+                "MARS rank-1 90.00 %, mAP 82.79 %, by its README, on clips of strategy chunk_start",
             ),
             (
                 "baseline",
                 "R50_baseline_mean.pth",
                 "frame-wise ResNet-50",
-                "MARS rank-1 87.42 %, mAP 79.44 %, by its README",
+                "MARS rank-1 87.42 %, mAP 79.44 %, by its README, on clips of strategy chunk_start",
             ),
         )
     ),

@@ -51,7 +51,7 @@ def _finalize_fastreid(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Setti
 
 _FASTREID: dict[str, Any] = {
     "rank": 4,
-    "excluded_keys": (r"backbone\.conv1\.conv\.weight",),
+    "excluded_keys": (r"backbone\.conv1\.conv\.weight", r"(?:bottleneck|classifier)\..+"),
     "rules": _FASTREID_RULES,
     "biased": (BLOCK_OUTPUT,),
     "prepare": _prepare_fastreid,

@@ -14,6 +14,12 @@ def _finalize_hara(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
     return {}, {"mean": mean, "std": (1 / 255, 1 / 255, 1 / 255)}
 
 
+def _infer_hara(checkpoint: ForeignCheckpoint) -> bool:
+    """Only files for RGB clips: medical 3D ResNets of one channel have the same names, but other strides."""
+    stem = checkpoint.tensors.get("conv1.weight")
+    return stem is None or stem.shape[1] == 3
+
+
 HARA = Family(
     name="hara_r3d",
     about="3D ResNet, shortcuts A and B, files of 2018 and 2020",
@@ -22,6 +28,7 @@ HARA = Family(
     required_keys=(FLAT_BLOCK,),
     excluded_keys=(r"classifier\..+", r"bn\..+", r"head\..+", r".*\.nl\..+", r".*non_local\d+\..+", r".*\.theta\..+"),
     rank=5,
+    infer_if=_infer_hara,
     match=lambda tensors: not has_kernel(tensors, r"layer[1-4]\.\d+\.conv1\.weight", spatial=False),
     rules=(*resnet_rules(), (r"fc\.(weight|bias)", r"head.classifier.\1")),
     network={

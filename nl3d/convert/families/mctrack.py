@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nl3d.convert.families.torchvision import PERSONS
-from nl3d.convert.family import Family, Settings, Tensors, resnet_rules
+from nl3d.convert.family import Family, Settings, Tensors, holds, resnet_rules
 from nl3d.convert.read import ForeignCheckpoint
 
 _MCTRACK_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -42,6 +42,7 @@ MCTRACK = Family(
     license="MIT",
     required_keys=(r"backbone\.4\.\d+\.conv1\.weight",),
     rank=4,
+    infer_if=lambda checkpoint: holds(checkpoint.tensors, r"(?:bnneck|bn_neck|embedding_layer|gem)\..+"),
     rules=(
         *resnet_rules(),
         (r"bnneck\.(\w+)", r"head.bn.\1"),

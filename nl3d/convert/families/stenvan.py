@@ -62,6 +62,7 @@ STENVAN = Family(
     excluded_keys=(r"heads\..+", r"head\..+", r"bn\..+"),
     rank=4,
     infer_if=_infer,
+    ambiguous_with="STE_NVAN.pth of the same keys and shapes, which computes something else and must not be read as it",
     rules=(
         *resnet_rules(_PREFIX),
         *NON_LOCAL_RULES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import takewhile
 
 from nl3d.convert.families.ap3d import AP3D
 from nl3d.convert.families.fastreid import FASTREID_AGW, FASTREID_BOT
@@ -28,6 +29,9 @@ FAMILIES: dict[str, Family] = {
         HARA, PYTORCHVIDEO, PYSLOWFAST, NONLOCAL_NET, MMACTION2,
     )
 }  # fmt: skip
+
+
+_MOST_TENSORS = 10_000  # a ResNet-200 with non-local blocks has fewer than 2,000
 
 
 def register_family(family: Family) -> None:
@@ -58,6 +62,11 @@ def find_family(checkpoint: ForeignCheckpoint, family: str | None) -> tuple[Fami
     Raises:
         ValueError: If the family is unknown or does not fit, if no family fits, or if the file does not show which.
     """
+    if len(checkpoint.tensors) > _MOST_TENSORS:
+        raise ValueError(
+            f"{checkpoint.source} must hold a ResNet, of at most {_MOST_TENSORS} tensors, but holds "
+            f"{len(checkpoint.tensors)}"
+        )
     fitting = [entry for entry in FAMILIES.values() if entry.fits(checkpoint.tensors)]
     bare = _without_prefix(checkpoint)
     if family is not None:
@@ -87,6 +96,7 @@ def find_family(checkpoint: ForeignCheckpoint, family: str | None) -> tuple[Fami
         raise ValueError(
             f"family must be given, because {checkpoint.source} lacks the keys or the order that show which project "
             f"wrote it; pass family= with the project that it is from: {_names(possible)}"
+            + "".join(f" ({entry.name}: not {entry.ambiguous_with})" for entry in possible if entry.ambiguous_with)
         )
     raise ValueError(
         f"{checkpoint.source} must be of a known family ({', '.join(FAMILIES)}), but {_no_family(checkpoint)}"
@@ -95,12 +105,10 @@ def find_family(checkpoint: ForeignCheckpoint, family: str | None) -> tuple[Fami
 
 def _without_prefix(checkpoint: ForeignCheckpoint) -> ForeignCheckpoint | None:
     """Take off a prefix that all keys have, such as ``backbone.``; None without one."""
-    prefix = ""
-    for part in next(iter(checkpoint.tensors)).split(".")[:-1]:
-        if not all(key.startswith(f"{prefix}{part}.") for key in checkpoint.tensors):
-            break
-        prefix += f"{part}."
-    if not prefix:
+    first, last = min(checkpoint.tensors).split("."), max(checkpoint.tensors).split(".")
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(first[:-1], last, strict=False))
+    prefix = "".join(f"{word}." for word, _ in shared)
+    if not prefix or len(checkpoint.tensors) < 2:
         return None
     tensors = {key.removeprefix(prefix): tensor for key, tensor in checkpoint.tensors.items()}
     return replace(checkpoint, tensors=tensors, prefix=checkpoint.prefix + prefix)

@@ -1,4 +1,4 @@
-"""Which frames of a tracklet make a clip: five named strategies."""
+"""Which frames of a tracklet make a clip: six named strategies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from nl3d.data.clips.consecutive import check_clip_plan, consecutive_clips
 
-Strategy: TypeAlias = Literal["stride", "consecutive", "evenly", "restricted_random", "dense"]
+Strategy: TypeAlias = Literal["stride", "consecutive", "evenly", "restricted_random", "chunk_start", "dense"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
 
@@ -29,10 +29,12 @@ def sample_clips(
     - ``consecutive``: the same with step 1.
     - ``evenly``: the middle frames of ``num_frames`` equal parts of the whole tracklet.
     - ``restricted_random``: one frame of each of these parts, at random.
+    - ``chunk_start``: the first frame of each of ``num_frames`` chunks of ``ceil(length / num_frames)`` frames; where
+      chunks lie behind the end, the last frame. STE-NVAN's published results are tested so.
     - ``dense``: all clips that do not overlap, the paper's way to test.
 
     A tracklet too short for a clip is looped, in the order of time and back to its start: ``stride`` loops the frames
-    that its step meets, the others loop all. No tracklet is ever left out.
+    that its step meets, ``chunk_start`` repeats the last frame, the others loop all. No tracklet is ever left out.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3 and 4.2. ``restricted_random`` after Li et al. 2018,
     arXiv:1803.09882 (the paper's reference 22).
@@ -40,7 +42,7 @@ def sample_clips(
     Args:
         length: Frames of the tracklet.
         num_frames: Frames of a clip.
-        strategy: One of the five.
+        strategy: One of the six.
         frame_step: Frames from one frame of a clip to the next, for ``stride`` (8 if left out) and ``dense`` (1).
         generator: Draws the start of ``stride`` and ``consecutive`` and the frames of ``restricted_random``. Without it
             nothing is random: clips come from the middle.
@@ -67,6 +69,8 @@ def sample_clips(
         return [_stride(length, num_frames, frame_step or 8, generator)]
     if strategy == "consecutive":
         return [_stride(length, num_frames, 1, generator)]
+    if strategy == "chunk_start":
+        return [[min(place * -(-length // num_frames), length - 1) for place in range(num_frames)]]
     if length < num_frames:
         return [[place % length for place in range(num_frames)]]
     if strategy == "evenly" or generator is None:

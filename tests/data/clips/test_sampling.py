@@ -103,3 +103,18 @@ def test_refusals():
         sample_clips(9, 0)
     with pytest.raises(ValueError, match="frame_step must be at least 1, got 0"):
         sample_clips(9, 8, frame_step=0)
+
+
+@pytest.mark.parametrize(
+    ("length", "clip"),
+    [
+        (1, [0, 0, 0, 0, 0, 0, 0, 0]),
+        (5, [0, 1, 2, 3, 4, 4, 4, 4]),
+        (9, [0, 2, 4, 6, 8, 8, 8, 8]),
+        (20, [0, 3, 6, 9, 12, 15, 18, 19]),
+        (64, [0, 8, 16, 24, 32, 40, 48, 56]),
+        (65, [0, 9, 18, 27, 36, 45, 54, 63]),
+    ],
+)
+def test_chunk_starts_are_those_of_ste_nvan_s_test(length, clip):
+    assert sample_clips(length, 8, "chunk_start") == [clip]
