@@ -25,6 +25,8 @@ _PUBLIC = {
     "embed": "nl3d.embedding.embed",
     "embed_to_file": "nl3d.embedding.sharing.shards",
     "rank": "nl3d.retrieval.rank",
+    "Layout": "nl3d.models.layouts",
+    "register_layout": "nl3d.models.layouts",
     "from_checkpoint": "nl3d.convert.checkpoint",
     "resnet3d18": "nl3d.weights.factories",
     "resnet3d18_nl": "nl3d.weights.factories",
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
     from nl3d.layers.separable import SeparableConv3d as SeparableConv3d
     from nl3d.losses.reid import ReIDLoss as ReIDLoss
     from nl3d.losses.triplet import BatchHardTriplet as BatchHardTriplet
+    from nl3d.models.layouts import Layout as Layout
+    from nl3d.models.layouts import register_layout as register_layout
     from nl3d.retrieval.rank import rank as rank
     from nl3d.weights.factories import resnet3d18 as resnet3d18
     from nl3d.weights.factories import resnet3d18_nl as resnet3d18_nl

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from nl3d.convert.family import Tensors, blocks_of
-from nl3d.models.resnet3d import STAGES
+from nl3d.models.layouts import LAYOUTS, spans
+from nl3d.models.options import STAGES
 
 
 def read_architecture(tensors: Tensors) -> dict[str, Any]:
@@ -77,22 +78,25 @@ def _channels(tensors: Tensors, key: str) -> int | None:
 def _time(tensors: Tensors, counts: tuple[int, ...], *, bottleneck: bool) -> dict[str, Any]:
     """Layout and temporal kernels: which of a block's convolutions span time, and how many frames."""
 
-    def spans(conv: str) -> list[list[int]]:
+    def frames(conv: str) -> list[list[int]]:
         return [
             [_frames(tensors, f"{stage}.{number}.{conv}") for number in range(count)]
             for stage, count in zip(STAGES, counts, strict=True)
         ]
 
-    first, second = spans("conv1"), spans("conv2")
+    first, second = frames("conv1"), frames("conv2")
     separable = any(key.endswith(".temporal.weight") for key in tensors)
-    first_spans, second_spans = (any(span > 1 for stage in conv for span in stage) for conv in (first, second))
-    if separable:
-        return {"layout": "separable", "time_kernel": second}
-    if bottleneck and first_spans and second_spans:
-        raise ValueError("the file must span time in the first or the second convolution of its blocks, got both")
-    if first_spans and (bottleneck or not second_spans):
-        return {"layout": "i3d", "time_kernel": first}
-    return {"layout": "full" if second_spans else None, "time_kernel": second}
+    for name, layout in LAYOUTS.items():
+        kernels = layout.read(first, second, bottleneck=bottleneck, separable=separable)
+        if kernels is not None:
+            return {"layout": name, "time_kernel": kernels}
+    if spans(first) or spans(second):
+        where = "both" if spans(first) and spans(second) else "one"
+        raise ValueError(
+            f"the file must span time as one of the layouts {', '.join(LAYOUTS)} does, got {where} of the first two "
+            "convolutions of its blocks"
+        )
+    return {"layout": None, "time_kernel": second}
 
 
 def _frames(tensors: Tensors, conv: str) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,15 +17,11 @@ from nl3d.convert.read import ForeignCheckpoint, read_checkpoint
 from nl3d.hub.fill import fill_model, on_meta
 from nl3d.inflate.state_dict import inflate_state_dict
 from nl3d.layers.head import ReIDHead
+from nl3d.models.options import KEYWORDS
 from nl3d.models.resnet3d import ResNet3d
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from nl3d.convert.overrides import Overrides
-
 _OWN_ARGUMENTS = ("num_classes", "non_local", "layout", "time_kernel")
-_KEYWORDS = tuple(name for name in inspect.signature(ResNet3d).parameters if name not in _OWN_ARGUMENTS)
+_KEYWORDS = tuple(name for name in KEYWORDS if name not in _OWN_ARGUMENTS)
 _SHAPED = ("block", "block_counts", "base_width", "in_channels", "shortcut")
 """Keywords that the shapes decide, so that another value cannot be asked for."""
 
@@ -40,7 +35,7 @@ def from_checkpoint(
     layout: str | None = None,
     time_kernel: int | Sequence[Sequence[int]] | None = None,
     approximate: bool = False,
-    **overrides: Unpack[Overrides],
+    **overrides: Any,
 ) -> ResNet3d:
     """Load a public 2D or 3D ResNet checkpoint into a network that computes what the original computed.
 
@@ -108,7 +103,7 @@ def convert_checkpoint(
     layout: str | None = None,
     time_kernel: int | Sequence[Sequence[int]] | None = None,
     approximate: bool = False,
-    **overrides: Unpack[Overrides],
+    **overrides: Any,
 ) -> ResNet3d:
     """Do what :func:`from_checkpoint` does with a file that is read already.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +12,8 @@ from nl3d.convert.family import Tensors
 from nl3d.convert.low_rank import separate_kernel
 from nl3d.layers.separable import SeparableConv3d
 from nl3d.layers.shapes import check_choice
-from nl3d.models.resnet3d import block_time_kernels
+from nl3d.models.layouts import LAYOUTS
+from nl3d.models.options import block_time_kernels
 
 TimeKernel = int | Sequence[Sequence[int]]
 
@@ -31,7 +32,7 @@ def choose_layout(
     Raises:
         ValueError: If what is asked for would compute something else than the file.
     """
-    check_choice(layout, (None, "separable", "i3d", "full"), name="layout")
+    check_choice(layout, (None, *LAYOUTS), name="layout")
     own = shaped["layout"]
     if is_image:
         if time_kernel is None:
@@ -47,7 +48,7 @@ def choose_layout(
         )
     kernels = shaped["time_kernel"]
     if time_kernel is not None:
-        wanted = block_time_kernels(time_kernel, cast(Any, chosen), shaped["block_counts"])
+        wanted = block_time_kernels(time_kernel, chosen, shaped["block_counts"])
         _check_frames("time_kernel", list(chain(*kernels)), list(chain(*wanted)), time_kernel)
         kernels = wanted
     stem_kernel = shaped["stem_time_kernel"]
@@ -84,6 +85,6 @@ def flatten_kernels(tensors: Tensors, model: nn.Module) -> dict[str, Tensor]:
         weight = flat.get(f"{name}.weight")
         if weight is None or weight.ndim != 5 or weight.shape[2] != 1:
             continue
-        if isinstance(module, SeparableConv3d) or (isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1):
+        if hasattr(module, "inflate") or (isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1):
             flat[f"{name}.weight"] = weight.squeeze(2)
     return flat

@@ -50,6 +50,15 @@ class PretrainedMixin(
         """Name under which timm knows the network, and the arguments of the constructor that the name implies."""
         raise NotImplementedError
 
+    @classmethod
+    def option_names(cls) -> Collection[str]:
+        """Arguments of the constructor."""
+        return cls._hub_mixin_init_parameters.keys() - {"self"}
+
+    def saved_options(self) -> dict[str, Any]:
+        """Arguments of the constructor that rebuild this network, as plain data."""
+        return cast(dict[str, Any], self._hub_mixin_config) or {}
+
     def hub_config(self) -> dict[str, Any]:
         """Everything that rebuilds this network, as plain data.
 
@@ -59,7 +68,7 @@ class PretrainedMixin(
         if self._unsaveable:
             raise ValueError(f"{self._unsaveable[0]} must be plain data (numbers, strings, lists, dicts) to be saved")
         network = cast(Any, self)
-        options = {**(cast(dict[str, Any], self._hub_mixin_config) or {}), "num_classes": network.num_classes}
+        options = {**self.saved_options(), "num_classes": network.num_classes}
         name, implied = self.architecture()
         cfg = network.pretrained_cfg
         return {
@@ -137,7 +146,7 @@ class PretrainedMixin(
             commit = config_path.parent.name  # both files from the same commit, whatever happens in between
             weights_path = fetch(source, WEIGHTS_FILE, revision=commit, **access)
         config = read_config(config_path)
-        known = cls._hub_mixin_init_parameters.keys()
+        known = cls.option_names()
         with on_meta():
             model = cls(**{**{key: value for key, value in config.items() if key in known}, **options})
         network = cast(Any, model)

@@ -7,9 +7,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from nl3d.inflate.kernels import identity_taps, inflate_kernel
+from nl3d.inflate.kernels import inflate_kernel
 from nl3d.layers.head import LinearHead
-from nl3d.layers.separable import SeparableConv3d
 
 
 def inflate_state_dict(
@@ -21,10 +20,11 @@ def inflate_state_dict(
 ) -> dict[str, Tensor]:
     """Inflate the tensors of an image network, under its ImageNet names, into a 3D network's names and shapes.
 
-    A convolution's kernel spreads over the planes of the model's own kernel at the same place, whatever its layout; of
-    a separable one, the spatial kernel is the image's and the temporal one spreads it. Norms and everything else pass
-    as they are. The classifier of the images, ``fc``, is dropped. Keys without a place in the model pass too, for
-    :func:`~nl3d.hub.fill.fill_model` to refuse. Kernels that need no spreading share memory with ``tensors_2d``.
+    A convolution's kernel spreads over the planes of the model's own kernel at the same place, whatever its layout; a
+    module with a method ``inflate``, such as :class:`~nl3d.SeparableConv3d`, says itself what it takes. Norms and
+    everything else pass as they are. The classifier of the images, ``fc``, is dropped. Keys without a place in the
+    model pass too, for :func:`~nl3d.hub.fill.fill_model` to refuse. Kernels that need no spreading share memory with
+    ``tensors_2d``.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1: each plane of the kernel is the image's, divided by t.
 
@@ -55,15 +55,11 @@ def inflate_state_dict(
         if name == "fc":
             if keep_classifier:
                 inflated[f"head.classifier.{last}"] = tensor
+        elif hasattr(module, "inflate") and (last != "weight" or tensor.ndim == 4):
+            own = module.inflate(last, tensor, init=init)  # type: ignore[union-attr]
+            inflated |= {f"{name}.{part}": value for part, value in own.items()}
         elif isinstance(module, nn.Conv3d) and last == "weight" and tensor.ndim == 4:
             inflated[key] = inflate_kernel(tensor, module.kernel_size[0], init=init)
-        elif isinstance(module, SeparableConv3d) and last == "weight" and tensor.ndim == 4:
-            temporal = module.temporal
-            taps = identity_taps(temporal.in_channels, temporal.kernel_size[0], groups=temporal.groups, init=init)
-            inflated[f"{name}.temporal.weight"] = taps.to(tensor.dtype)
-            inflated[f"{name}.spatial.weight"] = tensor.unsqueeze(2)
-        elif isinstance(module, SeparableConv3d) and last == "bias":
-            inflated[f"{name}.spatial.bias"] = tensor
         else:
             inflated[key] = tensor
     return inflated

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +106,18 @@ class SeparableConv3d(nn.Module):
         check_clips(clips, self.temporal.in_channels, finite=False)
         x = self.temporal(clips)  # (B, in_channels, T', H, W)
         return self.spatial(x)  # (B, out_channels, T', H', W')
+
+    def inflate(self, key: str, tensor: Tensor, *, init: Literal["average", "center"]) -> dict[str, Tensor]:
+        """Tensors of this layer from the ``"weight"`` or ``"bias"`` of the image layer in its place."""
+        if key != "weight":
+            return {f"spatial.{key}": tensor}
+        weight = self.temporal.weight
+        taps = torch.zeros(weight.shape, dtype=tensor.dtype)
+        nn.init.dirac_(taps, groups=self.temporal.groups)
+        if init == "average":
+            middle = taps[:, :, weight.shape[2] // 2, None]
+            taps = middle.expand_as(taps) / weight.shape[2]
+        return {"temporal.weight": taps, "spatial.weight": tensor.unsqueeze(2)}
 
     @classmethod
     def from_conv2d(

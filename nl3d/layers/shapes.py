@@ -30,6 +30,12 @@ def check_choice(value: object, choices: Sequence[object], *, name: str) -> None
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_range(value: object, least: int, most: int, *, name: str) -> None:
+    """Refuse anything but a whole number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
+
+
 def check_clips(clips: Tensor, channels: int, *, name: str = "clips", finite: bool = True) -> None:
     """Refuse anything but floating-point clips ``(B, channels, T, H, W)`` with something on every axis.
 

@@ -1,4 +1,4 @@
-"""Residual blocks in three layouts (Sec. 3.1, Fig. 3c)."""
+"""Residual blocks (Sec. 3.1, Fig. 3c)."""
 
 from __future__ import annotations
 
@@ -7,36 +7,10 @@ from typing import ClassVar, Literal, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nl3d.layers.precision import Conv3d
-from nl3d.layers.separable import SeparableConv3d
-from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
+from nl3d.layers.time_padding import TimePadding
+from nl3d.models.layouts import conv1x1, find_layout
 
-Layout: TypeAlias = Literal["separable", "i3d", "full"]
 Shortcut: TypeAlias = Literal["conv", "pad"]
-
-
-def conv1x1(in_channels: int, out_channels: int, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Conv3d:
-    """1x1x1 convolution without bias."""
-    return Conv3d(in_channels, out_channels, 1, stride=stride, bias=False)
-
-
-def conv3x3(
-    in_channels: int,
-    out_channels: int,
-    *,
-    time_kernel: int,
-    stride: tuple[int, int, int] = (1, 1, 1),
-    separable: bool = False,
-    time_padding: TimePadding = "zeros",
-) -> nn.Module:
-    """A ``time_kernel x 3 x 3`` convolution without bias, full or separable."""
-    kernel = (time_kernel, 3, 3)
-    if separable:
-        return SeparableConv3d(in_channels, out_channels, kernel_size=kernel, stride=stride, time_padding=time_padding)
-    padding = (time_kernel // 2, 1, 1)
-    return time_padded_conv3d(
-        in_channels, out_channels, kernel, stride=stride, padding=padding, time_padding=time_padding
-    )
 
 
 class PadShortcut(nn.Module):
@@ -57,6 +31,9 @@ class PadShortcut(nn.Module):
         super().__init__()
         self.out_channels = out_channels
         self.stride = stride
+
+    def extra_repr(self) -> str:
+        return f"{self.out_channels}, stride={self.stride}"
 
     def forward(self, x: Tensor) -> Tensor:
         t, h, w = self.stride
@@ -93,7 +70,7 @@ class _ResidualBlock(nn.Module):
 
 
 class BasicBlock3d(_ResidualBlock):
-    """Two 3x3 convolutions with a temporal kernel in both (``separable``, ``full``) or in the first (``i3d``).
+    """Two 3x3 convolutions; the layout says which have a temporal kernel.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1, Fig. 3(c, d), on the basic block of ResNet-18 and -34.
 
@@ -101,7 +78,7 @@ class BasicBlock3d(_ResidualBlock):
         in_channels: Channels of the feature map.
         width: Channels of the block.
         stride: Stride ``(t, h, w)`` of the first convolution.
-        layout: See :class:`nl3d.models.resnet3d.ResNet3d`.
+        layout: Name of a :class:`~nl3d.models.layouts.Layout`.
         time_kernel: Frames that a temporal kernel spans, odd.
         time_padding: ``"zeros"`` or ``"replicate"``.
         shortcut: ``"conv"`` or ``"pad"``, where the shape changes.
@@ -118,20 +95,19 @@ class BasicBlock3d(_ResidualBlock):
         width: int,
         *,
         stride: tuple[int, int, int] = (1, 1, 1),
-        layout: Layout = "separable",
+        layout: str = "separable",
         time_kernel: int = 3,
         time_padding: TimePadding = "zeros",
         shortcut: Shortcut = "conv",
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__(in_channels, width, stride=stride, shortcut=shortcut, norm_eps=norm_eps)
-        separable = layout == "separable"
-        self.conv1 = conv3x3(
-            in_channels, width, time_kernel=time_kernel, stride=stride, separable=separable, time_padding=time_padding
+        first, second = find_layout(layout).convolutions(
+            in_channels, width, bottleneck=False, stride=stride, time_kernel=time_kernel, padding=time_padding
         )
+        self.conv1 = first
         self.bn1 = nn.BatchNorm3d(width, eps=norm_eps)
-        second_kernel = 1 if layout == "i3d" else time_kernel
-        self.conv2 = conv3x3(width, width, time_kernel=second_kernel, separable=separable, time_padding=time_padding)
+        self.conv2 = second
         self.bn2 = nn.BatchNorm3d(width, eps=norm_eps)
 
     def residual(self, x: Tensor) -> Tensor:
@@ -140,15 +116,15 @@ class BasicBlock3d(_ResidualBlock):
 
 
 class Bottleneck3d(_ResidualBlock):
-    """1x1, 3x3, 1x1 with a temporal kernel in the 3x3 (``separable``, ``full``) or in the first 1x1 (``i3d``).
+    """1x1, 3x3, 1x1; the layout says which of the first two has a temporal kernel.
 
-    Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1, Fig. 3(c, d); ``i3d`` is Wang et al. 2018, arXiv:1711.07971.
+    Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1, Fig. 3(c, d).
 
     Args:
         in_channels: Channels of the feature map.
         width: Channels inside of the block; four times as many leave it.
         stride: Stride ``(t, h, w)``: in space on the 3x3, in time on the convolution with the temporal kernel.
-        layout: See :class:`nl3d.models.resnet3d.ResNet3d`.
+        layout: Name of a :class:`~nl3d.models.layouts.Layout`.
         time_kernel: Frames that the temporal kernel spans, odd.
         time_padding: ``"zeros"`` or ``"replicate"``.
         shortcut: ``"conv"`` or ``"pad"``, where the shape changes.
@@ -167,35 +143,19 @@ class Bottleneck3d(_ResidualBlock):
         width: int,
         *,
         stride: tuple[int, int, int] = (1, 1, 1),
-        layout: Layout = "separable",
+        layout: str = "separable",
         time_kernel: int = 3,
         time_padding: TimePadding = "zeros",
         shortcut: Shortcut = "conv",
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__(in_channels, width, stride=stride, shortcut=shortcut, norm_eps=norm_eps)
-        if layout == "i3d":
-            time_stride, *space_stride = stride
-            self.conv1: nn.Module = time_padded_conv3d(
-                in_channels,
-                width,
-                (time_kernel, 1, 1),
-                stride=(time_stride, 1, 1),
-                padding=(time_kernel // 2, 0, 0),
-                time_padding=time_padding,
-            )
-            self.conv2 = conv3x3(width, width, time_kernel=1, stride=(1, space_stride[0], space_stride[1]))
-        else:
-            self.conv1 = conv1x1(in_channels, width)
-            self.conv2 = conv3x3(
-                width,
-                width,
-                time_kernel=time_kernel,
-                stride=stride,
-                separable=layout == "separable",
-                time_padding=time_padding,
-            )
+        first, second = find_layout(layout).convolutions(
+            in_channels, width, bottleneck=True, stride=stride, time_kernel=time_kernel, padding=time_padding
+        )
+        self.conv1 = first
         self.bn1 = nn.BatchNorm3d(width, eps=norm_eps)
+        self.conv2 = second
         self.bn2 = nn.BatchNorm3d(width, eps=norm_eps)
         self.conv3 = conv1x1(width, self.out_channels)
         self.bn3 = nn.BatchNorm3d(self.out_channels, eps=norm_eps)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
-from nl3d.layers.non_local import NonLocalBlock3d, NonLocalMode, Subsample
-from nl3d.layers.pooling import Pooling
+from nl3d.layers.non_local import NonLocalBlock3d
 from nl3d.layers.separable import SeparableConv3d
-from nl3d.layers.shapes import Size3, check_choice, check_clips, to_3tuple
-from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
-from nl3d.models.blocks import BasicBlock3d, Bottleneck3d, Layout, Shortcut
+from nl3d.layers.shapes import check_clips, to_3tuple
+from nl3d.layers.time_padding import time_padded_conv3d
+from nl3d.models.blocks import BasicBlock3d, Bottleneck3d
+from nl3d.models.options import KEYWORDS, STAGES, HeadOptions, ResNet3dOptions
 from nl3d.models.reid_network import ReIDNetwork
 
-STAGES = ("layer1", "layer2", "layer3", "layer4")
-
 FACTORIES: Mapping[tuple[str, tuple[int, ...]], str] = {
-    ("BasicBlock3d", (2, 2, 2, 2)): "resnet3d18",
-    ("BasicBlock3d", (3, 4, 6, 3)): "resnet3d34",
-    ("Bottleneck3d", (3, 4, 6, 3)): "resnet3d50",
-    ("Bottleneck3d", (3, 4, 23, 3)): "resnet3d101",
+    ("basic", (2, 2, 2, 2)): "resnet3d18",
+    ("basic", (3, 4, 6, 3)): "resnet3d34",
+    ("bottleneck", (3, 4, 6, 3)): "resnet3d50",
+    ("bottleneck", (3, 4, 23, 3)): "resnet3d101",
 }
 """Kind of block and how many in each stage, to the name of the function that builds such a network."""
 
@@ -43,18 +41,18 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
     """ResNet over clips: inflated stem, four stages of residual blocks with non-local blocks between, and a head.
 
     Stages and layers bear the names of the image ResNet, so that its ImageNet keys match; methods bear timm's names.
-    Every argument is plain data, so that a configuration file can hold it.
+    Every option is plain data, so that a configuration file can hold it.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3, Fig. 2 and 3. The paper does not say whether time is strided
     (its cited 3D-ResNet does); no stride is the default here, since eight frames would leave one for the last stage.
 
     Args:
+        options: The options in their parts, instead of keywords.
+        keywords: The same, flat, as follows.
         block: ``"bottleneck"`` (50, 101 layers) or ``"basic"`` (18, 34).
         block_counts: Residual blocks in each of the four stages.
-        layout: Where time is convolved. ``"separable"`` (the paper, Sec. 3.1): each 3x3 of a residual block becomes a
-            :class:`~nl3d.SeparableConv3d`. ``"i3d"``: the bottleneck's first 1x1 becomes t x 1 x 1, or the basic
-            block's first 3x3 t x 3 x 3, in every other block: all of layer1, even ones of layer2 and layer3, odd ones
-            of layer4, as in Wang et al. ``"full"``: each 3x3 becomes t x 3 x 3.
+        layout: Where time is convolved: ``"separable"`` (the paper, Sec. 3.1), ``"i3d"``, ``"full"`` or a name of
+            :func:`~nl3d.models.layouts.register_layout`; see :mod:`nl3d.models.layouts`.
         time_kernel: Frames that a temporal kernel spans, odd: one number for every block with a temporal kernel, or one
             for each block of each stage.
         stem_time_kernel: Frames that the stem's kernel spans; if left out, ``time_kernel`` (then one number), or 5 in
@@ -90,11 +88,13 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
         projection_dim: Width of the ``"bnneck"`` head's linear map to the embedding; none if left out.
 
     Shape:
-        - Input: ``(B, in_channels, T, H, W)``, any T of at least ``min_frames`` (1 unless time is pooled), H and W
+        - Input: RGB clips ``(B, in_channels, T, H, W)``, any T of at least ``min_frames`` (1 unless
+          time is pooled), H and W
         - Output: :class:`~nl3d.ReIDOutput` of ``(B, num_features)``, ``(B, embedding_dim)`` and ``(B, num_classes)``
           or ``None``
 
     Raises:
+        TypeError: If a keyword is unknown.
         ValueError: If an option is unknown or out of its range; in ``forward``, if clips are not ``(B, C, T, H, W)``.
 
     Example:
@@ -104,141 +104,86 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
         (torch.Size([2, 256]), torch.Size([2, 512]), torch.Size([2, 10]))
     """
 
-    def __init__(
-        self,
-        *,
-        block: Literal["bottleneck", "basic"] = "bottleneck",
-        block_counts: Sequence[int] = (3, 4, 6, 3),
-        layout: Layout = "separable",
-        time_kernel: int | Sequence[Sequence[int]] = 3,
-        stem_time_kernel: int | None = None,
-        stem_stride: Size3 = (1, 2, 2),
-        stem_relu: bool = True,
-        stem_pool_kernel: Size3 = (1, 3, 3),
-        stem_pool_stride: Size3 = (1, 2, 2),
-        stem_pool_padding: Size3 = (0, 1, 1),
-        stem_pool_ceil_mode: bool = False,
-        layer1_time_pool: int = 1,
-        time_strides: Sequence[int] = (1, 1, 1, 1),
-        last_stride: int = 2,
-        base_width: int = 64,
-        in_channels: int = 3,
-        time_padding: TimePadding = "zeros",
-        shortcut: Shortcut = "conv",
-        norm_eps: float = 1e-5,
-        non_local: Mapping[str, Sequence[int]] | None = None,
-        non_local_mode: NonLocalMode = "embedded_gaussian",
-        non_local_scale: bool = False,
-        non_local_subsample: Subsample | None = None,
-        non_local_inner_channels: int | Mapping[str, int] | None = None,
-        non_local_time_window: int | Mapping[str, int] | None = None,
-        head: Literal["bottleneck", "bnneck", "linear"] = "bottleneck",
-        pool: Pooling = "avg",
-        embedding_dim: int = 512,
-        num_classes: int = 0,
-        negative_slope: float = 0.1,
-        dropout: float = 0.5,
-        classifier_bias: bool = False,
-        projection_dim: int | None = None,
-    ) -> None:
+    def __init__(self, options: ResNet3dOptions | None = None, **keywords: Any) -> None:
         super().__init__()
-        check_choice(block, ("bottleneck", "basic"), name="block")
-        check_choice(layout, ("separable", "i3d", "full"), name="layout")
-        check_choice(shortcut, ("conv", "pad"), name="shortcut")
-        check_choice(head, ("bottleneck", "bnneck", "linear"), name="head")
-        _check_four(block_counts, name="block_counts")
-        _check_four(time_strides, name="time_strides")
-        for name, size in (
-            ("base_width", base_width), ("in_channels", in_channels), ("last_stride", last_stride),
-            ("layer1_time_pool", layer1_time_pool),
-        ):  # fmt: skip
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
-        time_kernels = block_time_kernels(time_kernel, layout, block_counts)
-        stem_kernel = _stem_kernel(stem_time_kernel, time_kernel, layout)
-        places = _checked_places(non_local or {}, block_counts)
-        for name, by_stage in (
-            ("non_local_inner_channels", non_local_inner_channels),
-            ("non_local_time_window", non_local_time_window),
-        ):
-            for stage in by_stage if isinstance(by_stage, Mapping) else ():
-                check_choice(stage, STAGES, name=f"{name}'s stage")
-
-        self.in_channels = in_channels
+        if options is not None and keywords:
+            raise TypeError(f"ResNet3d() takes options or keywords, got both, among them {next(iter(keywords))!r}")
+        self.options = options = ResNet3dOptions.from_flat(**keywords) if options is None else options
+        self.in_channels = options.in_channels
         self.grad_checkpointing = False
         self.pretrained_cfg: dict[str, Any] = dict(IMAGENET_CFG)
 
-        stem_strides = to_3tuple(stem_stride, name="stem_stride")
-        self.conv1 = time_padded_conv3d(
-            in_channels,
-            base_width,
-            (stem_kernel, 7, 7),
-            stride=stem_strides,
-            padding=(stem_kernel // 2, 3, 3),
-            time_padding=time_padding,
+        stem, width = options.stem, options.base_width
+        strides, kernel, pool_strides, padding = (
+            to_3tuple(getattr(stem, name), name=name, minimum=0)
+            for name in ("stride", "pool_kernel", "pool_stride", "pool_padding")
         )
-        self.bn1 = nn.BatchNorm3d(base_width, eps=norm_eps)
-        self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
-        pool_kernel = to_3tuple(stem_pool_kernel, name="stem_pool_kernel")
-        pool_strides = to_3tuple(stem_pool_stride, name="stem_pool_stride")
-        pool_padding = to_3tuple(stem_pool_padding, name="stem_pool_padding", minimum=0)
-        self.maxpool = nn.MaxPool3d(pool_kernel, pool_strides, pool_padding, ceil_mode=stem_pool_ceil_mode)
-        pooled = (layer1_time_pool - 1) * pool_strides[0] + pool_kernel[0] - 2 * pool_padding[0]
-        self.min_frames = max((pooled - 1) * stem_strides[0] + 1, 1)
+        time_kernel = options.stem_time_kernel()
+        self.conv1 = time_padded_conv3d(
+            options.in_channels,
+            width,
+            (time_kernel, 7, 7),
+            stride=strides,
+            padding=(time_kernel // 2, 3, 3),
+            time_padding=options.time_padding,
+        )
+        self.bn1 = nn.BatchNorm3d(width, eps=options.norm_eps)
+        self.relu = nn.ReLU(inplace=True) if stem.relu else nn.Identity()
+        self.maxpool = nn.MaxPool3d(kernel, pool_strides, padding, ceil_mode=stem.pool_ceil_mode)
+        pooled = (options.layer1_time_pool - 1) * pool_strides[0] + kernel[0] - 2 * padding[0]
+        self.min_frames = max((pooled - 1) * strides[0] + 1, 1)
 
-        reduction = stem_strides[1]
-        self.feature_info = [{"num_chs": base_width, "reduction": reduction, "module": "relu"}]
+        reduction = strides[1]
+        self.feature_info = [{"num_chs": width, "reduction": reduction, "module": "relu"}]
         reduction *= pool_strides[1]
-        channels = base_width
-        kind = Bottleneck3d if block == "bottleneck" else BasicBlock3d
-        for index, stage in enumerate(STAGES):
-            space_stride = (1, 2, 2, last_stride)[index]
-            layers: OrderedDict[str, nn.Module] = OrderedDict()
-            for number in range(block_counts[index]):
-                first = number == 0
-                layers[str(number)] = kind(
-                    channels,
-                    base_width * 2**index,
-                    stride=(time_strides[index], space_stride, space_stride) if first else (1, 1, 1),
-                    layout=layout,
-                    time_kernel=time_kernels[index][number],
-                    time_padding=time_padding,
-                    shortcut=shortcut,
-                    norm_eps=norm_eps,
-                )
-                channels = base_width * 2**index * kind.expansion
-                if number in places[stage]:
-                    layers[f"non_local{number}"] = NonLocalBlock3d(
-                        channels,
-                        _of_stage(non_local_inner_channels, stage),
-                        mode=non_local_mode,
-                        scale=non_local_scale,
-                        subsample=non_local_subsample,
-                        time_window=_of_stage(non_local_time_window, stage),
-                    )
-            self.add_module(stage, nn.Sequential(layers))
-            if index == 0 and layer1_time_pool > 1:
-                self.layer1_pool = nn.MaxPool3d((layer1_time_pool, 1, 1))
+        channels = width
+        self.stage_names: tuple[str, ...] = ()
+        for index, name in enumerate(STAGES):
+            space_stride = (1, 2, 2, options.last_stride)[index]
+            stage = self._stage(index, channels, (options.time_strides[index], space_stride, space_stride))
+            channels = stage[0].out_channels  # type: ignore[assignment]
+            self._add_stage(name, stage)
+            if index == 0 and options.layer1_time_pool > 1:
+                self._add_stage("layer1_pool", nn.MaxPool3d((options.layer1_time_pool, 1, 1)))
             reduction *= space_stride
-            self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": stage})
+            self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": name})
 
         self.num_features = channels
-        if head == "bottleneck":
-            self.head = ReIDHead(
-                channels,
-                embedding_dim,
-                num_classes=num_classes,
-                negative_slope=negative_slope,
-                dropout=dropout,
-                pool=pool,
-            )
-        elif head == "bnneck":
-            self.head = BNNeckHead(
-                channels, projection_dim, num_classes=num_classes, pool=pool, classifier_bias=classifier_bias
-            )
-        else:
-            self.head = LinearHead(channels, num_classes=num_classes, dropout=dropout, pool=pool)
+        self.head = _build_head(channels, options.head)
         self.reset_parameters()
+
+    def _stage(self, index: int, channels: int, stride: tuple[int, int, int]) -> nn.Sequential:
+        """Residual blocks of a stage, each before its non-local block if it has one."""
+        options, name, width = self.options, STAGES[index], self.options.base_width * 2**index
+        kind = Bottleneck3d if options.block == "bottleneck" else BasicBlock3d
+        places = (options.non_local.places or {}).get(name, ())
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, time_kernel in enumerate(options.time_kernels()[index]):
+            layers[str(number)] = kind(
+                channels,
+                width,
+                stride=(1, 1, 1) if number else stride,
+                layout=options.layout,
+                time_kernel=time_kernel,
+                time_padding=options.time_padding,
+                shortcut=options.shortcut,
+                norm_eps=options.norm_eps,
+            )
+            channels = width * kind.expansion
+            if number in places:
+                layers[f"non_local{number}"] = NonLocalBlock3d(channels, **options.non_local.of_stage(name))
+        return nn.Sequential(layers)
+
+    def _add_stage(self, name: str, stage: nn.Module) -> None:
+        self.add_module(name, stage)
+        self.stage_names += (name,)
+
+    @classmethod
+    def option_names(cls) -> Collection[str]:
+        return KEYWORDS.keys()
+
+    def saved_options(self) -> dict[str, Any]:
+        return self.options.flat()
 
     def reset_parameters(self) -> None:
         """He-initialise the convolutions (fan out, as ResNet does); blocks and head start as they start alone."""
@@ -265,9 +210,7 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
                 f"clips must have at least {self.min_frames} frames, for this network pools time, got {clips.shape[2]}"
             )
         x = self.maxpool(self.relu(self.bn1(self.conv1(clips))))
-        for name, stage in self.named_children():
-            if not name.startswith("layer"):
-                continue
+        for stage in map(self.get_submodule, self.stage_names):
             if self.grad_checkpointing and self.training and isinstance(stage, nn.Sequential):
                 for block in stage:
                     x = checkpoint(block, x, use_reentrant=False)
@@ -281,60 +224,21 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
 
     def architecture(self) -> tuple[str, tuple[str, ...]]:
         """Name of the factory for these blocks, or ``"resnet3d"``, and the arguments that the name implies."""
-        counts = tuple(
-            sum(name.isdigit() for name, _ in self.get_submodule(stage).named_children()) for stage in STAGES
-        )
-        name = FACTORIES.get((type(self.get_submodule("layer1.0")).__name__, counts))
+        name = FACTORIES.get((self.options.block, tuple(self.options.block_counts)))
         if name is None:
             return "resnet3d", ()
-        has_non_local = any(isinstance(module, NonLocalBlock3d) for module in self.modules())
-        return (f"{name}_nl" if has_non_local else name), ("block", "block_counts")
+        return (f"{name}_nl" if any((self.options.non_local.places or {}).values()) else name), (
+            "block",
+            "block_counts",
+        )
 
 
-def _of_stage(value: int | Mapping[str, int] | None, stage: str) -> int | None:
-    return value.get(stage) if isinstance(value, Mapping) else value
-
-
-def _check_four(values: Sequence[int], *, name: str) -> None:
-    if len(values) != len(STAGES) or any(value < 1 for value in values):
-        raise ValueError(f"{name} must be four numbers of at least 1, one a stage, got {tuple(values)!r}")
-
-
-def block_time_kernels(
-    time_kernel: int | Sequence[Sequence[int]], layout: Layout, block_counts: Sequence[int]
-) -> list[list[int]]:
-    """Temporal kernel of each block of each stage."""
-    if isinstance(time_kernel, int):
-        every_other = ((0, 1), (0,), (0,), (1,)) if layout == "i3d" else ((0, 1),) * 4
-        kernels = [
-            [time_kernel if number % 2 in every_other[index] else 1 for number in range(count)]
-            for index, count in enumerate(block_counts)
-        ]
-    else:
-        kernels = [list(stage) for stage in time_kernel]
-        if [len(stage) for stage in kernels] != list(block_counts):
-            raise ValueError(
-                f"time_kernel must name one kernel for each of {tuple(block_counts)} blocks, got {kernels}"
-            )
-    if any(kernel < 1 or kernel % 2 == 0 for stage in kernels for kernel in stage):
-        raise ValueError(f"time_kernel must be odd and at least 1, got {time_kernel!r}")
-    return kernels
-
-
-def _stem_kernel(stem_time_kernel: int | None, time_kernel: int | Sequence[Sequence[int]], layout: Layout) -> int:
-    if stem_time_kernel is None:
-        if not isinstance(time_kernel, int):
-            raise ValueError("stem_time_kernel must be given where time_kernel is given block by block, got None")
-        stem_time_kernel = 5 if layout == "i3d" and time_kernel > 1 else time_kernel
-    if stem_time_kernel < 1 or stem_time_kernel % 2 == 0:
-        raise ValueError(f"stem_time_kernel must be odd and at least 1, got {stem_time_kernel}")
-    return stem_time_kernel
-
-
-def _checked_places(non_local: Mapping[str, Sequence[int]], block_counts: Sequence[int]) -> dict[str, Sequence[int]]:
-    for stage, numbers in non_local.items():
-        check_choice(stage, STAGES, name="non_local's stage")
-        count = block_counts[STAGES.index(stage)]
-        if any(not 0 <= number < count for number in numbers):
-            raise ValueError(f"non_local must name blocks 0 to {count - 1} of {stage}, got {tuple(numbers)!r}")
-    return {stage: non_local.get(stage, ()) for stage in STAGES}
+def _build_head(channels: int, options: HeadOptions) -> ReIDHead | BNNeckHead | LinearHead:
+    shared: Any = {"num_classes": options.num_classes, "pool": options.pool}
+    if options.kind == "bnneck":
+        return BNNeckHead(channels, options.projection_dim, classifier_bias=options.classifier_bias, **shared)
+    if options.kind == "linear":
+        return LinearHead(channels, dropout=options.dropout, **shared)
+    return ReIDHead(
+        channels, options.embedding_dim, negative_slope=options.negative_slope, dropout=options.dropout, **shared
+    )

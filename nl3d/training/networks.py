@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,8 +102,8 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
         found: Any = network.hub_config()  # type: ignore[operator]
     except (AttributeError, ValueError):  # no plain data; the configuration of the run rebuilds the network
         return {"clips": clips}
-    known = inspect.signature(type(network).__init__).parameters
-    options = {name: value for name, value in found.items() if name in known}
+    names: Any = network.option_names()  # type: ignore[operator]
+    options = {name: value for name, value in found.items() if name in names}
     return {"clips": clips, "kind": type(network).__name__, "options": options}
 
 

@@ -154,10 +154,10 @@ def _saved_options(
                 f"weights {checkpoint.source!r} must be of a {name} with {key}={own!r}, got {key}={saved!r}; it is a "
                 f"{checkpoint.config.get('architecture')}, which {kind.__name__}.from_pretrained builds"
             )
-    decided = {"self", "num_classes", *architecture, *(["non_local"] if architecture else [])}
+    decided = {"num_classes", *architecture, *(["non_local"] if architecture else [])}
     if "non_local" in architecture and checkpoint.config.get("non_local"):
         decided.discard("non_local")  # what the file's own blocks compute hangs on their places
-    known = kind._hub_mixin_init_parameters.keys() - decided
+    known = set(kind.option_names()) - decided
     return {key: value for key, value in checkpoint.config.items() if key in known}
 
 

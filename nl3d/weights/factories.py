@@ -2,74 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
-from nl3d.layers.non_local import NonLocalMode, Subsample
-from nl3d.layers.pooling import Pooling
-from nl3d.layers.shapes import Size3, check_choice
-from nl3d.layers.time_padding import TimePadding
-from nl3d.models.blocks import Layout, Shortcut
+from nl3d.layers.shapes import check_choice
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.weights.build import Weights, build_framewise, build_resnet3d
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from nl3d.models.framewise import FramewiseNet
 
 
-class ResNet3dOptions(TypedDict, total=False):
-    """Options of every ``resnet3d`` function; :class:`~nl3d.models.resnet3d.ResNet3d` describes them."""
-
-    layout: Layout
-    time_kernel: int | Sequence[Sequence[int]]
-    stem_time_kernel: int | None
-    stem_stride: Size3
-    stem_relu: bool
-    stem_pool_kernel: Size3
-    stem_pool_stride: Size3
-    stem_pool_padding: Size3
-    stem_pool_ceil_mode: bool
-    layer1_time_pool: int
-    time_strides: Sequence[int]
-    last_stride: int
-    base_width: int
-    in_channels: int
-    time_padding: TimePadding
-    shortcut: Shortcut
-    norm_eps: float
-    non_local: Mapping[str, Sequence[int]] | None
-    non_local_mode: NonLocalMode
-    non_local_scale: bool
-    non_local_subsample: Subsample | None
-    non_local_inner_channels: int | None
-    non_local_time_window: int | None
-    head: Literal["bottleneck", "bnneck", "linear"]
-    pool: Pooling
-    embedding_dim: int
-    negative_slope: float
-    dropout: float
-    classifier_bias: bool
-    projection_dim: int | None
-
-
-class FramewiseOptions(TypedDict, total=False):
-    """Options of the frame-wise functions; :class:`~nl3d.models.framewise.FramewiseNet` describes them."""
-
-    in_channels: int
-    rnn_channels: int
-    embedding_dim: int
-    negative_slope: float
-    dropout: float
-
-
-def resnet3d18(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d18(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-18: two basic blocks a stage. Arguments and errors as of :func:`resnet3d50_nl`."""
     return build_resnet3d("resnet3d18", weights, num_classes, options, block="basic", block_counts=(2, 2, 2, 2))
 
 
-def resnet3d18_nl(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d18_nl(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-18 with a non-local block after the second block of layer2 and of layer3, as :func:`resnet3d50_nl`.
 
     The paper has no such network; the places are its rule "every other residual block" on two blocks a stage.
@@ -80,12 +28,12 @@ def resnet3d18_nl(weights: Weights = None, *, num_classes: int = 0, **options: U
     )  # fmt: skip
 
 
-def resnet3d34(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d34(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-34: the block counts of 50, of basic blocks. Arguments and errors as of :func:`resnet3d50_nl`."""
     return build_resnet3d("resnet3d34", weights, num_classes, options, block="basic", block_counts=(3, 4, 6, 3))
 
 
-def resnet3d34_nl(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d34_nl(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-34 with non-local blocks at the places of :func:`resnet3d50_nl`; the paper has no such network."""
     return build_resnet3d(
         "resnet3d34_nl", weights, num_classes, options,
@@ -93,12 +41,12 @@ def resnet3d34_nl(weights: Weights = None, *, num_classes: int = 0, **options: U
     )  # fmt: skip
 
 
-def resnet3d50(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d50(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-50, the paper's "3D" network (Table 2). Arguments and errors as of :func:`resnet3d50_nl`."""
     return build_resnet3d("resnet3d50", weights, num_classes, options, block="bottleneck", block_counts=(3, 4, 6, 3))
 
 
-def resnet3d50_nl(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d50_nl(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-50 with five non-local blocks: the paper's best network.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3 and 4.2. The paper puts two blocks into res3 and three into res4;
@@ -136,12 +84,12 @@ def resnet3d50_nl(weights: Weights = None, *, num_classes: int = 0, **options: U
     )  # fmt: skip
 
 
-def resnet3d101(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d101(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-101. Arguments and errors as of :func:`resnet3d50_nl`."""
     return build_resnet3d("resnet3d101", weights, num_classes, options, block="bottleneck", block_counts=(3, 4, 23, 3))
 
 
-def resnet3d101_nl(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[ResNet3dOptions]) -> ResNet3d:
+def resnet3d101_nl(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-101 with five non-local blocks, as :func:`resnet3d50_nl`; the paper has no such network.
 
     Wang et al. spread the three blocks of res4 evenly over its 23 residual blocks, and so are they here.
@@ -157,7 +105,7 @@ def resnet50_tp(
     *,
     num_classes: int = 0,
     aggregation: Literal["mean", "max"] = "mean",
-    **options: Unpack[FramewiseOptions],
+    **options: Any,
 ) -> FramewiseNet:
     """Image ResNet-50 on every frame, pooled over time (Fig. 1A); with ``"mean"`` the baseline of Table 2.
 
@@ -171,11 +119,11 @@ def resnet50_tp(
     return build_framewise("resnet50_tp", weights, num_classes, options, backbone="resnet50", aggregation=aggregation)
 
 
-def resnet50_rnn(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[FramewiseOptions]) -> FramewiseNet:
+def resnet50_rnn(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> FramewiseNet:
     """Image ResNet-50 on every frame, then an LSTM (Fig. 1B). Arguments as of :func:`resnet50_tp`."""
     return build_framewise("resnet50_rnn", weights, num_classes, options, backbone="resnet50", aggregation="rnn")
 
 
-def resnet50_ta(weights: Weights = None, *, num_classes: int = 0, **options: Unpack[FramewiseOptions]) -> FramewiseNet:
+def resnet50_ta(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> FramewiseNet:
     """Image ResNet-50 on every frame, then temporal attention (Fig. 1C). Arguments as of :func:`resnet50_tp`."""
     return build_framewise("resnet50_ta", weights, num_classes, options, backbone="resnet50", aggregation="attention")

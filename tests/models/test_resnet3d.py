@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nl3d.layers.non_local import NonLocalBlock3d
+from nl3d.models.options import KEYWORDS, ResNet3dOptions
 from nl3d.models.resnet3d import ResNet3d
 from tests import oracles
 
@@ -223,13 +224,20 @@ def test_starts_with_he_weights():
         ({"block": "wide"}, "block must be one of"),
         ({"head": "mlp"}, "head must be one of"),
         ({"shortcut": "A"}, "shortcut must be one of 'conv', 'pad'"),
-        ({"block_counts": (3, 4, 6)}, r"block_counts must be four numbers .*got \(3, 4, 6\)"),
-        ({"time_kernel": 2}, "time_kernel must be odd and at least 1, got 2"),
+        ({"block_counts": (3, 4, 6)}, r"block_counts must be four numbers, one per stage, got \(3, 4, 6\)"),
+        ({"time_kernel": 2}, "time_kernel must be odd, got 2"),
         ({"time_kernel": ((3,), (3,), (3,), (3,))}, "time_kernel must name one kernel for each"),
         ({"time_kernel": ((3,), (3, 1), (3, 1), (1,))}, "stem_time_kernel must be given"),
         ({"stem_time_kernel": 4}, "stem_time_kernel must be odd"),
-        ({"last_stride": 0}, "last_stride must be at least 1, got 0"),
-        ({"base_width": 0}, "base_width must be at least 1"),
+        ({"last_stride": 0}, "last_stride must be a whole number from 1 to 64, got 0"),
+        ({"base_width": 0}, "base_width must be a whole number from 1 to"),
+        ({"block_counts": (3, 4, 10**7, 3)}, "block_counts must be a whole number from 1 to 1000, got 10000000"),
+        ({"block_counts": "3463"}, "block_counts must be four numbers"),
+        ({"stem_pool_stride": 10**9}, "stem_pool_stride must be a whole number from 1 to 1000"),
+        ({"base_width": True}, "base_width must be a whole number"),
+        ({"embedding_dim": 2.5}, "embedding_dim must be a whole number"),
+        ({"non_local": {"layer2": 1}}, r"as \{'layer2': \(1, 3\)\}, got"),
+        ({"non_local_time_window": {"layer2": 0}}, "non_local_time_window must be a whole number"),
         ({"non_local": {"layer5": (1,)}}, "non_local's stage must be one of 'layer1'"),
         ({"non_local": {"layer2": (2,)}}, r"non_local must name blocks 0 to 1 of layer2, got \(2,\)"),
     ],
@@ -271,3 +279,18 @@ def test_least_number_of_frames(options):
         model.min_frames = 1  # and it would be too few indeed
         with pytest.raises(RuntimeError):
             model(torch.rand(1, 3, too_few, 64, 32))
+
+
+def test_options_come_flat_or_in_parts():
+    keywords = {**TINY, "stem_stride": 2, "non_local": {"layer2": (1,)}, "non_local_mode": "gaussian", "head": "bnneck"}
+    model = ResNet3d(**keywords)
+    options = ResNet3dOptions.from_flat(**keywords)
+    assert model.options == options == ResNet3dOptions.from_flat(**options.flat())
+    assert options.stem.stride == (2, 2, 2)
+    assert options.non_local.places == {"layer2": (1,)}
+    assert ResNet3d(options).state_dict().keys() == model.state_dict().keys()
+    assert set(KEYWORDS) == set(options.flat())
+    with pytest.raises(TypeError, match="got both, among them 'block'"):
+        ResNet3d(options, block="basic")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        ResNet3d(colour="red")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping
 
 from nl3d.convert.family import FLAT_BLOCK, Family, Settings, Tensors, holds, resnet_rules
 from nl3d.convert.read import ForeignCheckpoint
-from nl3d.models.resnet3d import IMAGENET_CFG, ResNet3d
+from nl3d.models.options import KEYWORDS
+from nl3d.models.resnet3d import IMAGENET_CFG
 
 
 def _match_own(tensors: Tensors) -> bool:
@@ -24,7 +24,7 @@ def _finalize_own(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
     config = json.loads(config) if isinstance(config, str) else config
     if not isinstance(config, Mapping):
         return {}, {}
-    known = inspect.signature(ResNet3d).parameters.keys() - {"num_classes"}
+    known = KEYWORDS.keys() - {"num_classes"}
     network = {key: value for key, value in config.items() if key in known}
     said = {**(config.get("pretrained_cfg") or {}), **(config.get("clips") or {})}
     return network, {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
