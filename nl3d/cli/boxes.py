@@ -25,7 +25,9 @@ def add_box_options(parser: argparse.ArgumentParser) -> None:
         help="classes to keep, by number or name, or all (people of ground truth, every class of others)",
     )
     group.add_argument(
-        "--skip-bad-boxes", action="store_true", help="leave out and count rows with id -1, no area or no finite number"
+        "--skip-bad-boxes",
+        action="store_true",
+        help="leave out and count rows that are no box of a track: id -1, no area, not finite",
     )
 
 

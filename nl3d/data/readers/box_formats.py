@@ -16,10 +16,11 @@ from nl3d.data.labels import parse_label
 
 UNTRACKED = 2**64 - 1  # the id of an object without a track in DeepStream
 MAX_PIXELS = 1e6  # no coordinate of a box lies further from the frame
+MAX_FRAME = 2**31
 
 
-class BadBoxError(ValueError):
-    """A row that is no box of a track; ``skip_bad`` leaves it out."""
+class _FirstFrameError(ValueError):
+    """Frames count from another number, so that leaving out rows would not help."""
 
 
 class Row(NamedTuple):
@@ -53,23 +54,27 @@ class Rows:
                 self._check(row)
                 self.rows.append(row._replace(line=line))
         except ValueError as error:
-            bad = isinstance(error, BadBoxError)
-            if bad and self.skip_bad:
+            remedy = "--skip-bad-boxes (BoxOptions(skip_bad=True)) leaves such rows out"
+            if isinstance(error, _FirstFrameError):
+                remedy = (
+                    "if the boxes count frames from another number N, pass --first-frame N (BoxOptions(first_frame=N))"
+                )
+            elif self.skip_bad:
                 self.left_out["bad rows"] += 1
                 return
-            remedy = "; --skip-bad-boxes (BoxOptions(skip_bad=True)) leaves such rows out" if bad else ""
-            raise ValueError(f"{path}, line {line}: {error}, got {text[:80]!r}{remedy}") from None
+            raise ValueError(f"{path}, line {line}: {error}, got {text[:80]!r}; {remedy}") from None
 
     def _check(self, row: Row) -> None:
         if row.frame < self.first_frame:
-            hint = "; for boxes that count frames from 0 pass --first-frame 0 (BoxOptions(first_frame=0))"
-            raise ValueError(f"frame must be a whole number from {self.first_frame} on" + hint * (row.frame == 0))
+            raise _FirstFrameError(f"frame must be a whole number from {self.first_frame} on")
+        if row.frame >= MAX_FRAME:
+            raise ValueError(f"frame must be a whole number below {MAX_FRAME}")
         if row.track_id < 0 or row.track_id >= UNTRACKED:
-            raise BadBoxError(
+            raise ValueError(
                 f"id must be a whole number from 0 to 2**64 - 2; {row.track_id} marks a box without a track"
             )
         if row.box[2] <= 0 or row.box[3] <= 0:
-            raise BadBoxError("width and height must be above 0")
+            raise ValueError("width and height must be above 0")
 
 
 class BoxFormat(NamedTuple):
@@ -105,14 +110,14 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         try:
             for number, line in enumerate(text, 1):
                 if "\0" in line:
-                    raise ValueError(f"{path}, line {number}: boxes must be text in UTF-8, got a zero byte")
+                    raise ValueError(
+                        f"file {str(path)!r} must be text in UTF-8, got a zero byte on line {number}; save it as UTF-8"
+                    )
                 line = line.strip()
                 if line and not line.startswith("#"):
                     yield number, line
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"tracks file {str(path)!r} must be text in UTF-8, got other bytes; save it as UTF-8"
-            ) from error
+            raise ValueError(f"file {str(path)!r} must be text in UTF-8, got other bytes; save it as UTF-8") from error
 
 
 def _text(parse: Callable[[list[str]], Row | None]) -> Callable[[Path, Rows], None]:
@@ -200,7 +205,7 @@ def _parse_ultralytics(frame: int, columns: list[str]) -> Row:
     if not all(-1 <= value <= 2 for value in (x, y, width, height)):
         raise ValueError("x, y, width and height must be shares of the frame from 0 to 1")
     if len(columns) == 5 or (len(columns) == 6 and "." in columns[5]):
-        raise BadBoxError("a box must have an id in its last column, as yolo track writes it and yolo predict does not")
+        raise ValueError("a box must have an id in its last column, as yolo track writes it and yolo predict does not")
     box = x - width / 2, y - height / 2, width, height
     return Row(frame, _whole(columns[-1], "id"), box, _class_label(columns[0]))
 
@@ -256,21 +261,20 @@ def _parse_cvat(track: dict[str, str], values: dict[str, str]) -> Row:
     except KeyError as error:
         raise ValueError(f"a box must have the attribute {error}") from None
     if _number(values.get("rotation", "0")) != 0:
-        raise BadBoxError("a box must be upright, without a rotation")
+        raise ValueError("a box must be upright, without a rotation")
     return Row(frame, track_id, box, _class_label(track.get("label", "")))
 
 
 # Values
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:e([+-]?\d{1,4}))?", re.ASCII | re.IGNORECASE)
-_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 
 
 def _number(text: str) -> float:
     _check_number(text)
     value = float(text)
     if abs(value) > MAX_PIXELS:
-        raise BadBoxError(f"left,top,width,height must lie within {MAX_PIXELS:.0f} pixels")
+        raise ValueError(f"left,top,width,height must lie within {MAX_PIXELS:.0f} pixels")
     return value
 
 
@@ -288,9 +292,7 @@ def _whole(text: str, what: str) -> int:
 def _check_number(text: str) -> re.Match[str]:
     if number := _NUMBER.fullmatch(text):
         return number
-    if _NOT_FINITE.fullmatch(text):
-        raise BadBoxError("frame,id,left,top,width,height must be finite")
-    raise ValueError("frame,id,left,top,width,height must be numbers; remove a header or begin its line with #")
+    raise ValueError("frame,id,left,top,width,height must be finite numbers; a header must begin with #")
 
 
 def _class_label(text: str) -> str | None:

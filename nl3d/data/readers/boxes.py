@@ -29,8 +29,8 @@ class BoxOptions:
         first_frame: Number that the boxes give to the first frame of the video or folder; the format's own if left out.
         classes: Classes to keep, by number or name, or ``("all",)``. If left out, ground truth (``mot-gt``,
             ``visdrone``, ``kitti``) keeps people who are to be considered, and other formats keep every class.
-        skip_bad: Whether to leave out and count rows that are no box of a track (id -1, no area, not finite), rather
-            than to refuse the file.
+        skip_bad: Whether to leave out and count rows that are no box of a track (id -1 or none, no area, too few
+            columns, not finite), rather than to refuse the file.
 
     Raises:
         ValueError: If the format is unknown or the first frame negative.
