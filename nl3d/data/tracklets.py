@@ -69,9 +69,10 @@ class Tracklet:
     camera: str | None = None
 
     def __post_init__(self) -> None:
-        for label, number in (("person", self.pid), ("camera", self.camid)):
-            if number is not None and getattr(self, label) is None:
-                object.__setattr__(self, label, str(number))
+        if self.person is None and self.pid is not None:
+            object.__setattr__(self, "person", str(self.pid))
+        if self.camera is None and self.camid is not None:
+            object.__setattr__(self, "camera", str(self.camid))
         if isinstance(self.frames, Tensor | np.ndarray) and self.frames.ndim != 4:
             raise ValueError(
                 "frames must be a tensor (T, 3, H, W) or an array (T, H, W, 3), "
