@@ -236,7 +236,7 @@ def _checked_dropout(dropout: float) -> float:
 def _checked_map(x: Tensor, in_features: int, norm: nn.Module | None = None) -> Tensor:
     if x.ndim not in (2, 5) or x.shape[1] != in_features:
         raise ValueError(f"x must be (B, C, T, H, W) or (B, C) with C={in_features}, got {tuple(x.shape)}")
-    if norm.training and isinstance(norm, nn.BatchNorm1d) and x.shape[0] == 1:
+    if isinstance(norm, nn.BatchNorm1d) and norm.training and x.shape[0] == 1:
         raise ValueError(
             "clips must be at least 2 in training mode, for the batch norm of the head, got 1; call eval()"
         )
