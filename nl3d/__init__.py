@@ -22,7 +22,7 @@ _PUBLIC = {
     "BatchHardTriplet": "nl3d.losses.triplet",
     "ReIDLoss": "nl3d.losses.reid",
     "Embeddings": "nl3d.embedding.embeddings",
-    "embed": "nl3d.embedding.embed",
+    "embed": "nl3d.embedding.embedder",
     "embed_to_file": "nl3d.embedding.sharing.shards",
     "rank": "nl3d.retrieval.rank",
     "Layout": "nl3d.models.layouts",
@@ -45,7 +45,7 @@ _PUBLIC = {
 
 if TYPE_CHECKING:
     from nl3d.convert.checkpoint import from_checkpoint as from_checkpoint
-    from nl3d.embedding.embed import embed as embed
+    from nl3d.embedding.embedder import embed as embed
     from nl3d.embedding.embeddings import Embeddings as Embeddings
     from nl3d.embedding.sharing.shards import embed_to_file as embed_to_file
     from nl3d.inflate import Inflate2dTo3d as Inflate2dTo3d

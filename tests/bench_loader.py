@@ -14,8 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from nl3d.data.clips.dataset import ClipDataset
+from nl3d.data.clips.processor import IMAGENET_MEAN, IMAGENET_STD
 from nl3d.data.clips.sampling import sample_clips
-from nl3d.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
+from nl3d.data.clips.transforms import ClipTransform
 from nl3d.data.frames.images import decode_image, decode_with_pillow, encode_jpeg
 from nl3d.data.tracklets import Tracklet
 from nl3d.walkers import WalkerWorld

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run_video(args: argparse.Namespace) -> None:
     from nl3d.data.sources import open_source
-    from nl3d.embedding.embed import embed
+    from nl3d.embedding.embedder import embed
     from nl3d.files import check_output
 
     check_output(args.output, overwrite=args.overwrite, inputs=(args.source, args.tracks), suffixes=(".safetensors",))

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the network that they describe."""
+"""Options that several commands share, and building the network that they describe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_MODEL = "resnet3d50_nl"
 
 
 def add_network_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which network embeds, and how."""
+    """Add the options for the network that embeds, and for how it is used."""
     group = parser.add_argument_group("network")
     group.add_argument("--model", help="architecture, see nl3d list (the bundled one, or resnet3d50_nl with --weights)")
     group.add_argument(
@@ -21,11 +21,26 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         help="a name from nl3d list, a file, hf-hub:org/name, or none for a network drawn from a seed "
         "(bundled, or imagenet with another --model)",
     )
-    group.add_argument("--batch-size", type=positive, default=16, metavar="N", help="clips at once (%(default)s)")
-    group.add_argument("--num-frames", type=positive, metavar="T", help="frames of a clip (the network's own)")
-    group.add_argument("--frame-step", type=positive, metavar="S", help="take every S-th frame (the network's own)")
-    group.add_argument("--size", type=size, metavar="HxW", help="pixels of a frame (the network's own)")
-    group.add_argument("--amp", action="store_true", help="compute in half precision where that is safe")
+    group.add_argument(
+        "--batch-size", type=positive, default=16, metavar="N", help="clips per forward pass (%(default)s)"
+    )
+    group.add_argument(
+        "--workers",
+        type=count,
+        metavar="N",
+        help="processes that decode beside the network (the spare cores, at most 8)",
+    )
+    group.add_argument("--num-frames", type=positive, metavar="T", help="frames per clip (the network's own)")
+    group.add_argument(
+        "--frame-step",
+        type=positive,
+        metavar="S",
+        help="frames from one frame of a clip to the next (the network's own)",
+    )
+    group.add_argument(
+        "--size", type=size, metavar="HxW", help="height and width of a frame in pixels (the network's own)"
+    )
+    group.add_argument("--amp", action="store_true", help="run under autocast, in half precision where that is safe")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (%(default)s)")
     group.add_argument(
         "--output-layer",
@@ -57,7 +72,7 @@ def build_model(args: argparse.Namespace) -> nn.Module:
 
 
 def choose_network(args: argparse.Namespace) -> tuple[str, str]:
-    """Model and weights, of which either decides what the other is if it is left out."""
+    """Resolve model and weights; each supplies the other's default."""
     from nl3d.weights.open import BUNDLED_MODEL, open_own_weights
     from nl3d.weights.records import has_spec
 
@@ -68,13 +83,14 @@ def choose_network(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def embed_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Give the keywords of :func:`nl3d.embed` that the options set."""
+    """Return the keywords of :func:`nl3d.embed` that the options set."""
     model, weights = choose_network(args)
     return {
         "num_frames": args.num_frames,
         "frame_step": args.frame_step,
         "size": args.size,
         "batch_size": args.batch_size,
+        "workers": args.workers,
         "device": args.device,
         "amp": args.amp,
         "output_layer": args.output_layer,
@@ -83,16 +99,20 @@ def embed_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def note(text: str) -> None:
-    """Say something beside the results."""
+    """Write a remark to standard error, apart from the results."""
     sys.stderr.write(f"nl3d: {text}\n")
 
 
 def positive(text: str) -> int:
-    """Parse a whole number from 1 on."""
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
-    return value
+    """Parse a whole number, at least 1."""
+    return count(text, least=1)
+
+
+def count(text: str, least: int = 0) -> int:
+    """Parse a whole number, at least 0."""
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least {least}, got {text!r}")
+    return int(text)
 
 
 def size(text: str) -> tuple[int, int]:

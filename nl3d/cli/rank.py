@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace) -> tuple[Vectors, Vectors]:
     """Read or make the two sets, once if they are the same."""
     from nl3d.data.sources import open_source
-    from nl3d.embedding.embed import embed
+    from nl3d.embedding.embedder import embed
     from nl3d.embedding.stored import StoredEmbeddings
 
     sets: dict[tuple[Path, Path | None], Vectors] = {}

@@ -14,6 +14,7 @@ _PUBLIC = {
     "BoxTrack": "nl3d.data.readers.boxes",
     "read_boxes": "nl3d.data.readers.boxes",
     "ClipDataset": "nl3d.data.clips.dataset",
+    "ClipProcessor": "nl3d.data.clips.processor",
     "ClipSample": "nl3d.data.clips.dataset",
     "ReIDDataset": "nl3d.data.dataset",
     "read_dukemtmc_videoreid": "nl3d.data.readers.dukemtmc_videoreid",
@@ -29,7 +30,7 @@ _PUBLIC = {
     "sample_clips": "nl3d.data.clips.sampling",
     "Tracklet": "nl3d.data.tracklets",
     "ClipTransform": "nl3d.data.clips.transforms",
-    "normalise_clips": "nl3d.data.clips.transforms",
+    "normalise_clips": "nl3d.data.clips.processor",
     "read_tree": "nl3d.data.readers.tree",
     "register_reader": "nl3d.data.readers.registry",
 }
@@ -37,10 +38,11 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from nl3d.data.clips.dataset import ClipDataset as ClipDataset
     from nl3d.data.clips.dataset import ClipSample as ClipSample
+    from nl3d.data.clips.processor import ClipProcessor as ClipProcessor
+    from nl3d.data.clips.processor import normalise_clips as normalise_clips
     from nl3d.data.clips.samplers import PKSampler as PKSampler
     from nl3d.data.clips.sampling import sample_clips as sample_clips
     from nl3d.data.clips.transforms import ClipTransform as ClipTransform
-    from nl3d.data.clips.transforms import normalise_clips as normalise_clips
     from nl3d.data.dataset import ReIDDataset as ReIDDataset
     from nl3d.data.readers.boxes import Boxes as Boxes
     from nl3d.data.readers.boxes import BoxOptions as BoxOptions

@@ -9,9 +9,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
-from nl3d.data.frames.images import read_image
+from nl3d.data.frames.images import pillow_to_tensor, read_image
 
 
 @runtime_checkable
@@ -30,8 +31,8 @@ class FrameSource(Protocol):
         """Return some frames, each ``(3, H, W)`` uint8."""
 
 
-Frame: TypeAlias = "str | Path | FrameReference | Tensor | np.ndarray[Any, Any]"
-"""An image file, an object with a ``read()`` method, a tensor ``(3, H, W)`` or an array ``(H, W, 3)``, both uint8."""
+Frame: TypeAlias = "str | Path | Image | FrameReference | Tensor | np.ndarray[Any, Any]"
+"""A file, a PIL image, an object with ``read()``, a tensor ``(3, H, W)`` or an array ``(H, W, 3)``: uint8, RGB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,8 @@ def to_image(frame: Frame) -> Tensor:
     """
     if isinstance(frame, str | Path):
         return read_image(frame)
+    if isinstance(frame, Image):
+        return pillow_to_tensor(frame)
     if isinstance(frame, np.ndarray):
         image = torch.from_numpy(np.ascontiguousarray(frame)).movedim(-1, 0)
     elif isinstance(frame, Tensor):

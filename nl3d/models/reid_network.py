@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from nl3d.data.clips.processor import ClipProcessor
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead, ReIDOutput
 from nl3d.layers.shapes import check_clips, check_finite
 
@@ -20,6 +21,11 @@ class ReIDNetwork(nn.Module):
 
     head: ReIDHead | BNNeckHead | LinearHead
     in_channels: int
+
+    @property
+    def processor(self) -> ClipProcessor:
+        """Turns frames (RGB) into the clips that this network takes, as its ``pretrained_cfg`` says."""
+        return ClipProcessor.of(self)
 
     @property
     def num_classes(self) -> int:

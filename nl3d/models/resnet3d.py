@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from nl3d.data.clips.processor import IMAGENET_MEAN, IMAGENET_STD
 from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d
@@ -28,8 +29,8 @@ FACTORIES: Mapping[tuple[str, tuple[int, ...]], str] = {
 """Kind of block and how many in each stage, to the name of the function that builds such a network."""
 
 IMAGENET_CFG: Mapping[str, Any] = {
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
     "input_size": (3, 256, 128),
     "num_frames": 8,
     "frame_step": 1,

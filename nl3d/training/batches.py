@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Sampler
 
-from nl3d.data.clips.dataset import ClipDataset
+from nl3d.data.clips.dataset import ClipDataset, forking_workers, worker_errors
+from nl3d.data.clips.processor import ClipProcessor
 from nl3d.data.clips.samplers import PKSampler
-from nl3d.data.clips.transforms import ClipTransform, normalise_clips
+from nl3d.data.clips.transforms import ClipTransform
 from nl3d.data.dataset import ReIDDataset
 from nl3d.training.config import TrainingConfig
 from nl3d.training.step import MicroBatch
@@ -45,7 +46,7 @@ class TrainBatches:
         dataset: Data set; its training tracklets are drawn from.
         config: Options of batches, clips and augmentation.
         accelerator: Group of processes, and the device of the batches.
-        network: Network whose mean and standard deviation normalise the clips.
+        network: Network, whose processor normalises the clips.
 
     Raises:
         ValueError: If the ranks and micro-batches cannot share P evenly.
@@ -60,7 +61,8 @@ class TrainBatches:
                 f"num_pids must be a multiple of processes times accumulate = {world} x {config.accumulate}, "
                 f"got {config.num_pids}"
             )
-        self.config, self.accelerator, self.network = config, accelerator, network
+        self.config, self.accelerator = config, accelerator
+        self.processor = ClipProcessor.of(network, size=(config.height, config.width))
         self.sampler = PKSampler(
             [int(tracklet.pid) for tracklet in dataset.train],  # type: ignore[arg-type]
             config.num_pids // world,
@@ -70,12 +72,12 @@ class TrainBatches:
             world_size=world,
         )
         transform = ClipTransform(
-            (config.height, config.width),
+            self.processor.size,
             training=True,
             enlarge=config.enlarge,
             flip_probability=config.flip,
             erase_probability=config.erasing,
-            mean=pretrained_cfg(network)["mean"],
+            mean=self.processor.mean,
             normalise=False,
         )
         clips = ClipDataset(
@@ -107,9 +109,16 @@ class TrainBatches:
         self.sampler.set_epoch(epoch)
         parts: list[MicroBatch] = []
         unreadable = 0
-        for sample in self.loader:
-            pids = sample.pid.to(self.accelerator.device, non_blocking=True)
-            parts.append((on_device(sample.clip, self.accelerator, self.network), pids))
+        with forking_workers():
+            samples = iter(self.loader)
+        while True:
+            with worker_errors():
+                sample = next(samples, None)
+            if sample is None:
+                return
+            # moved while they are bytes, a quarter of the size of floats
+            clips, pids = (x.to(self.accelerator.device, non_blocking=True) for x in (sample.clip, sample.pid))
+            parts.append((self.processor.normalise(clips), pids))
             unreadable += int(sample.unreadable.sum())
             if len(parts) == self.config.accumulate:
                 yield parts, unreadable
@@ -127,14 +136,3 @@ class TrainBatches:
             ValueError: If the state is of another data set or other batches.
         """
         self.sampler.load_state_dict(state)
-
-
-def on_device(clips: Tensor, accelerator: Accelerator, network: nn.Module) -> Tensor:
-    """Move uint8 clips to the device, in a quarter of the bytes of floats, and normalise them there."""
-    config = pretrained_cfg(network)
-    return normalise_clips(clips.to(accelerator.device, non_blocking=True), config["mean"], config["std"])
-
-
-def pretrained_cfg(network: nn.Module) -> Any:
-    """Return the description of a network's clips."""
-    return network.pretrained_cfg

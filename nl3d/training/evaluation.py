@@ -1,37 +1,37 @@
-"""Scores of a network on a data set's queries and gallery, the work shared between ranks (Sec. 3, 4.2)."""
+"""Scores of a network on a data set's queries and gallery, shared among the ranks (Sec. 3, 4.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from nl3d.data.clips.dataset import ClipDataset
-from nl3d.data.clips.transforms import ClipTransform
 from nl3d.data.dataset import ReIDDataset
+from nl3d.data.sources import SourceReport, TrackletSource
 from nl3d.data.tracklets import Tracklet
+from nl3d.embedding.embedder import TrackletEmbedder, progress_bar
 from nl3d.metrics import RankingResult, evaluate
-from nl3d.training.batches import on_device
 from nl3d.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 CURVE = tuple(range(1, 51))  # ranks of the CMC curve
+_AUTOCAST: dict[str, bool | torch.dtype] = {"no": False, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Evaluation:
-    """Embeds every tracklet of query and gallery once, as the mean over its clips, and scores the ranking.
+    """Embeds every tracklet of query and gallery once, as :func:`nl3d.embed` does, and scores the ranking.
 
-    The network is compared by its embedding, the layer before the classifier.
+    Tracklets are compared by the embedding, the layer before the classifier.
 
     Args:
         dataset: What to rank.
         config: Clips, distance, rule for average precision.
-        accelerator: Where it runs; each rank embeds every so-manieth tracklet.
+        accelerator: Where it runs; rank r embeds tracklets r, r + world_size, ...
 
     Raises:
         ValueError: If there is no query or no gallery.
@@ -50,7 +50,7 @@ class Evaluation:
         self.gallery_rows = torch.tensor([places[id(tracklet)] for tracklet in gallery])
 
     def __call__(self, network: nn.Module) -> dict[str, Any]:
-        """Score a network in evaluation mode, alike on all ranks."""
+        """Score a network; all ranks return the same."""
         rows, unreadable = self.embed(network)
         query, gallery = rows[self.query_rows], rows[self.gallery_rows]
         options = self.dataset.evaluate_options()
@@ -67,47 +67,41 @@ class Evaluation:
         )
         return {**as_json(result), "protocol": self.dataset.protocol, "unreadable_test_frames": unreadable}
 
-    @torch.inference_mode()
     def embed(self, network: nn.Module) -> tuple[Tensor, int]:
-        """Embeddings ``(N, D)`` of all tracklets in float32 on the CPU, and how many frames could not be read."""
-        world, device = self.accelerator.num_processes, self.accelerator.device
-        share = -(-len(self.tracklets) // world)
-        width: Any = network.embedding_dim
-        sums = torch.zeros(share, width, dtype=torch.float64, device=device)
-        counts = torch.zeros(share, 1, dtype=torch.float64, device=device)
-        unreadable = torch.zeros((), dtype=torch.float64, device=device)
-        for sample in self._batches(self.tracklets[self.accelerator.process_index :: world]):
-            with self.accelerator.autocast():
-                vectors = network(on_device(sample.clip, self.accelerator, network)).embedding
-            places = sample.tracklet.to(device)
-            sums.index_add_(0, places, vectors.double())
-            counts.index_add_(0, places, torch.ones_like(vectors[:, :1], dtype=torch.float64))
-            unreadable += sample.unreadable.sum()
-        rows: Any = sums / counts.clamp(min=1)
-        if world > 1:
-            unreadable = self.accelerator.reduce(unreadable, reduction="sum")
-            rows = self.accelerator.gather(rows).view(world, share, width)
-            rows = rows.transpose(0, 1).reshape(world * share, width)  # the ranks took turns
-        return rows[: len(self.tracklets)].float().cpu(), int(unreadable)
-
-    def _batches(self, tracklets: Sequence[Tracklet]) -> Iterable[Any]:
-        config = self.config
-        if not tracklets:
-            return ()
-        clips = ClipDataset(
-            tracklets,
+        """Return embeddings ``(N, D)`` of all tracklets, float32 on the CPU, and the number of unreadable frames."""
+        config, world, device = self.config, self.accelerator.num_processes, self.accelerator.device
+        embedder = TrackletEmbedder(
+            network,
             num_frames=config.num_frames,
-            strategy="dense",
             frame_step=config.frame_step,
-            transform=ClipTransform((config.height, config.width), normalise=False),
-            skip_unreadable=config.skip_unreadable,
+            size=(config.height, config.width),
+            batch_size=config.eval_batch,
+            amp=_AUTOCAST[self.accelerator.mixed_precision],
+            output_layer="embedding",
+            workers=config.num_workers,
         )
-        generator = torch.Generator()  # the loader draws a seed, and must not draw it from dropout's generator
-        return DataLoader(clips, config.eval_batch, num_workers=config.num_workers, generator=generator)
+        width: Any = network.embedding_dim
+        share = -(-len(self.tracklets) // world)  # the last of some ranks are zeros, so that all have as many
+        own, vectors, unreadable = self.tracklets[self.accelerator.process_index :: world], torch.zeros(share, width), 0
+        if own:
+            source, report = TrackletSource([replace(tracklet, name="") for tracklet in own]), SourceReport()
+            parts, bar = [range(len(own))], progress_bar(0, False)
+            ((kept, means),) = embedder.averages(source, parts, report, bar, skip_unreadable=config.skip_unreadable)
+            unreadable = len(report.unreadable)
+            if len(kept) < len(own):
+                lost = own[min(set(range(len(own))).difference(kept))].name
+                raise ValueError(f"tracklet {lost!r} must have a readable frame to be evaluated on, got none")
+            vectors[: len(own)] = means
+        if world > 1:
+            lost_frames: Any = self.accelerator.reduce(torch.tensor(float(unreadable), device=device), reduction="sum")
+            gathered: Any = self.accelerator.gather(vectors.to(device))
+            vectors = gathered.view(world, share, width).transpose(0, 1).reshape(world * share, width).cpu()
+            unreadable = int(lost_frames)
+        return vectors[: len(self.tracklets)], unreadable
 
 
 def as_json(result: RankingResult) -> dict[str, Any]:
-    """What a run notes of an evaluation; CMC by rank, as text, since JSON has no other keys."""
+    """Return what a run records of an evaluation; the ranks of the CMC are text, since JSON has no other keys."""
     return {
         "cmc": {str(rank): value for rank, value in result.cmc.items()},
         "mAP": result.mAP,
@@ -124,5 +118,5 @@ def _labels(tracklets: Sequence[Tracklet], name: str) -> list[int]:
 
 
 def _distinct(tracklets: Sequence[Tracklet]) -> list[Tracklet]:
-    """Each tracklet once: official galleries hold the queries too."""
+    """Return each tracklet once: official galleries hold the queries too."""
     return list({id(tracklet): tracklet for tracklet in tracklets}.values())

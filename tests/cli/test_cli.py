@@ -165,7 +165,7 @@ def test_out_of_memory_says_what_to_lower(people, tmp_path, capsys, monkeypatch)
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\n2 GiB")
 
-    monkeypatch.setattr("nl3d.embedding.network.ClipRunner.__call__", full)
+    monkeypatch.setattr("nl3d.embedding.embedder.TrackletEmbedder.vectors", full)
     assert run("embed", people, "--output", tmp_path / "out.safetensors", *NETWORK) == 2
     assert "nl3d: out of memory; lower --batch-size\n" in capsys.readouterr().err
 
@@ -174,7 +174,7 @@ def test_a_fault_of_ours_shows_its_traceback(people, tmp_path, monkeypatch):
     def faulty(*_, **__):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("nl3d.embedding.network.ClipRunner.__call__", faulty)
+    monkeypatch.setattr("nl3d.embedding.embedder.TrackletEmbedder.vectors", faulty)
     with pytest.raises(RuntimeError, match="a bug"):
         run("embed", people, "--output", tmp_path / "out.safetensors", *NETWORK)
     with pytest.raises(FileNotFoundError, match="does not exist"):

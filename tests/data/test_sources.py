@@ -1,9 +1,13 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as oracle
 
-from nl3d.data.clips.consecutive import consecutive_clips
+from nl3d.data.clips.processor import ClipProcessor
+from nl3d.data.clips.sampling import consecutive_clips
 from nl3d.data.readers.boxes import BoxOptions
 from nl3d.data.sources import SourceReport, open_source
 from nl3d.data.tracklets import Tracklet
@@ -22,10 +26,23 @@ def resized(image):
     return oracle.resize(torch.from_numpy(image.copy()).permute(2, 0, 1), list(SIZE), antialias=True)
 
 
-def streamed(source, num_frames=4, frame_step=1):
-    report = SourceReport()
-    clips = list(source.clips(num_frames, frame_step, SIZE, report))
-    return clips, report
+class Clip(NamedTuple):
+    row: int
+    images: torch.Tensor
+
+
+def streamed(source, num_frames=4, frame_step=1, parts=None, batch_size=3, **options):
+    """Clips, report, and frames passed."""
+    parts = parts or [range(len(source.records))]
+    report, clips, progress = SourceReport(), [], 0
+    batches = source.batches(parts, ClipProcessor(num_frames, frame_step, SIZE), batch_size, **options)
+    for batch in DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch):
+        report.add(batch.report)
+        progress += batch.progress
+        assert set(batch.rows) <= set(parts[batch.part])
+        assert len(batch.rows) <= batch_size
+        clips += [Clip(*clip) for clip in zip(batch.rows, batch.images, strict=True)]
+    return clips, report, progress
 
 
 @pytest.fixture
@@ -40,7 +57,7 @@ def test_boxes_in_a_video_become_the_clips_of_their_tracks(video, frame_step):
     images, path, boxes = video
     source = open_source(path, boxes)
     assert [record.name for record in source.records] == ["3", "8", "12"]
-    clips, report = streamed(source, frame_step=frame_step)
+    clips, report, progress = streamed(source, frame_step=frame_step)
     assert report == SourceReport({0: (1, 11), 1: (4, 9), 2: (9, 9)})
     for index, (track, (first, last)) in enumerate(SPANS.items()):
         crops = []
@@ -51,11 +68,11 @@ def test_boxes_in_a_video_become_the_clips_of_their_tracks(video, frame_step):
         expected = [
             torch.stack([crops[place] for place in clip]) for clip in consecutive_clips(len(crops), 4, frame_step)
         ]
-        found = [clip.images for clip in clips if clip.tracklet == index]
+        found = [clip.images for clip in clips if clip.row == index]
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
-    assert sum(clip.progress for clip in clips) == 11
+    assert progress == 11
 
 
 def test_boxes_outside_the_frame_are_clipped_dropped_and_counted(tmp_path):
@@ -63,7 +80,7 @@ def test_boxes_outside_the_frame_are_clipped_dropped_and_counted(tmp_path):
     rows = [(1, 5, -6, 10, 20, 20), (2, 5, 70, 10, 20, 20), (3, 5, 10, 10, 20, 20), (4, 5, 0, -30, 9, 30)]
     rows.append((2, 6, 0, 48, 5, 5))
     source = open_source(write_video(tmp_path / "film.mkv", images), write_boxes(tmp_path / "boxes.txt", rows))
-    clips, report = streamed(source, num_frames=2)
+    clips, report, _ = streamed(source, num_frames=2)
     assert report == SourceReport({0: (1, 3)}, clipped_boxes=1, dropped_boxes=3)
     assert len(clips) == 1
     assert torch.equal(clips[0].images[0], resized(images[0][10:30, 0:14]))
@@ -74,7 +91,7 @@ def test_boxes_outside_the_frame_are_clipped_dropped_and_counted(tmp_path):
 def test_a_tail_ends_even_if_its_last_box_is_outside(tmp_path):
     rows = [(1, 1, 0, 0, 9, 9), (2, 1, 99, 0, 9, 9)]
     source = open_source(write_video(tmp_path / "film.mkv", film(2)), write_boxes(tmp_path / "boxes.txt", rows))
-    clips, report = streamed(source, num_frames=3)
+    clips, report, _ = streamed(source, num_frames=3)
     assert len(clips) == 1
     assert report.ranges == {0: (1, 1)}
 
@@ -103,7 +120,7 @@ def test_boxes_and_images_that_count_from_zero(tmp_path):
         write_jpeg(tmp_path / "film" / f"frame_{number:06d}.jpg", colour=(number * 50,) * 3, size=(48, 64))
     boxes = write_boxes(tmp_path / "boxes.txt", [(0, 1, 2, 2, 20, 40), (2, 2, 2, 2, 20, 40)])
     source = open_source(tmp_path / "film", boxes, boxes=BoxOptions(first_frame=0))
-    clips, report = streamed(source, num_frames=1)
+    clips, report, _ = streamed(source, num_frames=1)
     assert [round(clip.images.float().mean().item() / 50) for clip in clips] == [0, 2]
     assert report.ranges == {0: (1, 1), 1: (3, 3)}
 
@@ -124,12 +141,11 @@ def test_folders_become_tracklets_in_natural_order(tmp_path, frame_step):
             write_jpeg(tmp_path / name / f"{number}.jpg", colour=(number * 25, 90, 90), size=(30, 20))
     source = open_source(tmp_path)
     assert [(record.name, record.track_id) for record in source.records] == [("t2", 1), ("t10", 2)]
-    clips, report = streamed(source, frame_step=frame_step)
-    assert report.ranges == {0: (1, 9), 1: (1, 5)}
+    clips, _, progress = streamed(source, frame_step=frame_step)
     for index, count in enumerate((9, 5)):
-        reds = [clip.images[:, 0].float().mean((1, 2)) / 25 for clip in clips if clip.tracklet == index]
+        reds = [clip.images[:, 0].float().mean((1, 2)) / 25 for clip in clips if clip.row == index]
         assert [red.round().int().tolist() for red in reds] == consecutive_clips(count, 4, frame_step)
-    assert sum(clip.progress for clip in clips) == 14
+    assert progress == 14
     assert clips[0].images.shape == (4, 3, *SIZE)
     assert clips[0].images.dtype == torch.uint8
     assert source.middle_frames(["t10"])["t10"].shape == (3, 30, 20)
@@ -148,7 +164,7 @@ def test_track_ids_are_the_names_where_these_are_numbers():
 def test_frames_of_a_tracklet_may_differ_in_size(tmp_path):
     write_jpeg(tmp_path / "a" / "1.jpg", size=(40, 20))
     write_jpeg(tmp_path / "a" / "2.jpg", size=(16, 16))
-    (clip,), _ = streamed(open_source(tmp_path), num_frames=2)
+    (clip,), *_ = streamed(open_source(tmp_path), num_frames=2)
     assert clip.images.shape == (2, 3, *SIZE)
 
 
@@ -218,17 +234,17 @@ class Frame:
 def test_unreadable_frames_are_replaced_by_the_nearest_of_their_clip():
     values = [None, 1, 2, None, None, 5, None, None, None, None, None, None, 12]
     source = open_source([Tracklet([Frame(value) for value in values]), Tracklet([Frame(None)]), Tracklet([Frame(3)])])
-    report = SourceReport()
-    clips = list(source.clips_of((0, 1, 2), 4, 1, SIZE, report, skip_unreadable=True))
+    clips, report, progress = streamed(source, skip_unreadable=True)
     assert [clip.images[:, 0, 0, 0].tolist() for clip in clips] == [[1, 1, 2, 2], [5, 5, 5, 5], [12] * 4, [3] * 4]
-    assert [clip.progress for clip in clips] == [4, 4, 5, 1]
-    assert report.ranges == {0: (1, 13), 2: (1, 1)}
+    assert [clip.row for clip in clips] == [0, 0, 0, 2]
+    assert progress == source.total_frames
     assert report.unreadable == [(0, "frame is broken")] * 9 + [(1, "frame is broken")]
     with pytest.raises(ValueError, match="frame is broken"):
-        list(source.clips(4, 1, SIZE, SourceReport()))
+        streamed(source)
 
 
-def test_some_tracklets_in_the_order_asked_for():
+def test_parts_come_in_the_order_asked_for():
     source = open_source([Tracklet([Frame(value)] * 3) for value in (10, 20, 30)])
-    clips = list(source.clips_of((2, 0), 2, 1, SIZE, SourceReport()))
-    assert [(clip.tracklet, int(clip.images[0, 0, 0, 0])) for clip in clips] == [(2, 30), (2, 30), (0, 10), (0, 10)]
+    clips, _, progress = streamed(source, num_frames=2, parts=[range(2, 3), range(1)])
+    assert [(clip.row, int(clip.images[0, 0, 0, 0])) for clip in clips] == [(2, 30), (2, 30), (0, 10), (0, 10)]
+    assert progress == 6

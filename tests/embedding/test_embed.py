@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import nl3d
-from nl3d.data.clips.consecutive import consecutive_clips
+from nl3d.data.clips.sampling import consecutive_clips
 from nl3d.data.tracklets import Tracklet
 from nl3d.embedding.network import choose_layer, fingerprint, pick_device, seeded
 from tests.data.films import damage_packet, film, write_boxes, write_greys, write_video
@@ -108,7 +108,8 @@ def test_auto_takes_the_embedding_only_where_weights_filled_it(new, layer):
 
 def test_takes_a_network_that_returns_a_tensor_and_has_no_configuration():
     model = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten())
-    result = nl3d.embed(tracklets(2), model, size=(16, 8))
+    with pytest.warns(UserWarning, match=r"pretrained_cfg of Sequential must say .* mean=\(0.485, .* 8 frames"):
+        result = nl3d.embed(tracklets(2), model, size=(16, 8))
     assert result.embeddings.shape == (1, 3)
     assert json.loads(result.metadata["preprocessing"])["num_frames"] == 8
 

@@ -1,6 +1,5 @@
 """Data sets by name, batches of ranks and micro-batches, and the evaluation against a slow one."""
 
-import contextlib
 import dataclasses
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torchvision.transforms.v2.functional import resize
 
-from nl3d.data.clips.consecutive import consecutive_clips
+from nl3d.data.clips.sampling import consecutive_clips
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.frames.images import resize_image
 from nl3d.data.tracklets import Tracklet
 from nl3d.layers.head import ReIDOutput
 from nl3d.metrics import evaluate
@@ -40,8 +39,6 @@ class Rank:
     """As much of an accelerator as batches and a lone evaluation ask for."""
 
     device = torch.device("cpu")
-
-    autocast = contextlib.nullcontext
 
     def __init__(self, process_index, num_processes):
         self.process_index, self.num_processes = process_index, num_processes
@@ -152,7 +149,7 @@ def slow_scores(dataset, config):
     def embed(tracklet):
         network, rows = Means(), []
         for plan in consecutive_clips(len(tracklet), config.num_frames, config.frame_step):
-            frames = [resize_image(tracklet.read(index), (config.height, config.width)) for index in plan]
+            frames = [resize(tracklet.read(index), [config.height, config.width], antialias=True) for index in plan]
             mean, std = (torch.tensor(CFG[name]).view(1, 3, 1, 1, 1) for name in ("mean", "std"))
             rows.append(network((torch.stack(frames, 1)[None] / 255 - mean) / std).embedding[0])
         return torch.stack(rows).double().mean(0).numpy()

@@ -1,23 +1,24 @@
-"""Tracklets as a torch data set of clips."""
+"""Clips of tracklets: decoding their frames, a torch data set of them, and one-sentence errors of its workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import gc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from nl3d.data.clips.samplers import Draw
-from nl3d.data.clips.sampling import Strategy, check_strategy, generator_from, sample_clips
+from nl3d.data.clips.sampling import Strategy, check_strategy, count_clips, generator_from, sample_clips
 from nl3d.data.clips.transforms import ClipTransform
-from nl3d.data.frames.images import resize_image
 from nl3d.data.tracklets import Tracklet
 
 
 class ClipSample(NamedTuple):
-    """One clip; a ``DataLoader`` makes it a batch, each entry with a batch axis in front."""
+    """One clip; a ``DataLoader`` collates samples, so that each entry gets a batch axis."""
 
     clip: Tensor  # (3, T, H, W)
     pid: int
@@ -27,10 +28,10 @@ class ClipSample(NamedTuple):
 
 
 class ClipDataset(Dataset[ClipSample]):
-    """Clips of tracklets, decoded and transformed when asked for.
+    """Clips of tracklets, decoded and transformed on request.
 
-    With ``strategy="dense"`` its items are all clips of all tracklets, one tracklet after another; the mean over the
-    items of one ``tracklet`` is that tracklet's embedding. Else there is one item a tracklet.
+    With ``strategy="dense"`` its items are all clips of all tracklets, one tracklet after another; otherwise there is
+    one item per tracklet.
 
     In training, a :class:`Draw` of :class:`PKSampler` decides what is random in an item: the same draw is the same clip
     in any process and any run. With a plain index the item draws from torch's own generator, which a ``DataLoader``
@@ -38,14 +39,15 @@ class ClipDataset(Dataset[ClipSample]):
 
     Args:
         tracklets: The tracklets.
-        num_frames: Frames of a clip.
+        num_frames: Frames per clip.
         strategy: Which frames to take; see :func:`sample_clips`.
-        frame_step: Frames from one frame of a clip to the next, for the strategies that have it.
-        transform: What to do with the frames; to resize and normalise for 256x128 if left out.
+        frame_step: Frames from one frame of a clip to the next, for ``"stride"`` and ``"dense"``.
+        transform: Called with the frames, images ``(3, H, W)`` whose sizes may differ, and a generator or ``None``;
+            a :class:`ClipTransform` for 256x128 if left out.
         training: Whether the choice of frames is random, like the transform's draws.
-        seed: Another seed is other draws.
-        skip_unreadable: Whether a frame that does not decode is replaced by the next one that does, and counted in the
-            sample, rather than an error that names it.
+        seed: Seed of all draws.
+        skip_unreadable: Whether a frame that does not decode is replaced by the nearest one that does, and counted in
+            the sample, rather than an error that names it.
 
     Raises:
         ValueError: If there are no tracklets, or the numbers do not make a clip.
@@ -64,7 +66,7 @@ class ClipDataset(Dataset[ClipSample]):
         num_frames: int = 8,
         strategy: Strategy = "stride",
         frame_step: int | None = None,
-        transform: Callable[[Tensor, torch.Generator | None], Tensor] | None = None,
+        transform: Callable[[Sequence[Tensor], torch.Generator | None], Tensor] | None = None,
         training: bool = False,
         seed: int = 0,
         skip_unreadable: bool = False,
@@ -76,8 +78,8 @@ class ClipDataset(Dataset[ClipSample]):
         self.num_frames, self.strategy, self.frame_step = num_frames, strategy, frame_step
         self.transform = ClipTransform(training=training) if transform is None else transform
         self.training, self.seed, self.skip_unreadable = training, seed, skip_unreadable
-        span = num_frames * (frame_step or 1)
-        per_tracklet = [-(-len(tracklet) // span) if strategy == "dense" else 1 for tracklet in tracklets]
+        plan = num_frames, frame_step or 1
+        per_tracklet = [count_clips(len(tracklet), *plan) if strategy == "dense" else 1 for tracklet in tracklets]
         self._owner = torch.repeat_interleave(torch.tensor(per_tracklet))
         self._first = torch.cumsum(torch.tensor([0, *per_tracklet]), 0)
 
@@ -97,54 +99,96 @@ class ClipDataset(Dataset[ClipSample]):
             len(tracklet), self.num_frames, self.strategy, frame_step=self.frame_step, generator=generator
         )
         number = index % len(self) - int(self._first[place])
-        images, unreadable = self._read(tracklet, clips[number])
+        places = clips[number]
+        images, errors = read_clip(tracklet, places, skip_unreadable=self.skip_unreadable)
+        lost = len(errors)
+        if not images:  # then any frame of the tracklet, the nearest first
+            for other in sorted(range(len(tracklet)), key=lambda other: abs(other - places[0])):
+                images, errors = read_clip(tracklet, [other] * len(places), skip_unreadable=True)
+                if images:
+                    break
+            else:
+                raise ValueError(f"tracklet {tracklet.name!r} must have a readable frame, got none: {errors[0]}")
         return ClipSample(
-            self.transform(_stack(images), generator),
+            self.transform(images, generator),
             -1 if tracklet.pid is None else tracklet.pid,
             -1 if tracklet.camid is None else tracklet.camid,
             place,
-            unreadable,
+            lost,
         )
 
-    def _read(self, tracklet: Tracklet, places: list[int]) -> tuple[list[Tensor], int]:
-        """Decode frames, each once, and give them in their order with the number of those that had to be replaced."""
-        if not self.skip_unreadable:
-            distinct = list(dict.fromkeys(places))
-            images = dict(zip(distinct, tracklet.read_all(distinct), strict=True))
-            return [images[place] for place in places], 0
-        decoded: dict[int, Tensor] = {}
-        unreadable: dict[int, Exception] = {}
 
-        def decode(place: int) -> bool:
-            if place not in decoded and place not in unreadable:
-                try:
-                    decoded[place] = tracklet.read(place)
-                except (OSError, ValueError) as error:
-                    unreadable[place] = error
-            return place in decoded
+def read_clip(
+    tracklet: Tracklet, places: Sequence[int], *, skip_unreadable: bool = False
+) -> tuple[list[Tensor], list[str]]:
+    """Decode the frames of a clip, each once.
 
-        readable = [place for place in places if decode(place)]
-        if len(readable) < len(places):
-            lost = len(set(places) & unreadable.keys())
-            if not readable:  # then any frame of the tracklet, the nearest first
-                others = sorted(range(len(tracklet)), key=lambda place: abs(place - places[0]))
-                readable = [place for place in others if decode(place)][:1]
-            if not readable:
-                reason = next(iter(unreadable.values()))
-                raise ValueError(f"tracklet {tracklet.name!r} must have a readable frame, got none: {reason}")
-            stand_in = [place if place in decoded else _next_to(place, readable) for place in places]
-            return [decoded[place] for place in stand_in], lost
-        return [decoded[place] for place in places], 0
+    Args:
+        tracklet: The tracklet.
+        places: Its frames to take; one may occur several times.
+        skip_unreadable: Whether a frame that does not decode is replaced by the nearest one of the clip that does.
+
+    Returns:
+        The frames, ``(3, H, W)`` uint8 each, none if none decodes; and the error of each that does not.
+
+    Raises:
+        FileNotFoundError: If a file does not exist and ``skip_unreadable`` is off.
+        ValueError: If a frame does not decode and ``skip_unreadable`` is off.
+    """
+    distinct = list(dict.fromkeys(places))
+    images: dict[int, Tensor] = {}
+    errors: list[str] = []
+    try:
+        images = dict(zip(distinct, tracklet.read_all(distinct), strict=True))
+    except (OSError, ValueError):
+        if not skip_unreadable:
+            raise
+        for place in distinct:
+            try:
+                images[place] = tracklet.read(place)
+            except (OSError, ValueError) as error:
+                errors.append(str(error))
+    if not images:
+        return [], errors
+    return [images[place if place in images else _nearest(place, images)] for place in places], errors
 
 
-def _next_to(place: int, readable: list[int]) -> int:
-    return min(readable, key=lambda other: (abs(other - place), other))
+def _nearest(place: int, others: Iterable[int]) -> int:
+    return min(others, key=lambda other: (abs(other - place), other))
 
 
-def _stack(images: list[Tensor]) -> Tensor:
-    """Stack frames; where a tracker's boxes differ in size, all take that of the largest."""
-    if len({image.shape for image in images}) > 1:
-        size = max(image.shape[1] for image in images), max(image.shape[2] for image in images)
-        images = [resize_image(image, size) for image in images]
-    # pixel after pixel in memory, as decoders give images and the resizing kernel wants them
-    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+@contextmanager
+def forking_workers() -> Iterator[None]:
+    """Start workers with the objects of this process frozen, so that they do not collect them as garbage.
+
+    A worker that collected a video's frame would wait forever for threads of FFmpeg that only this process has.
+    """
+    frozen = gc.get_freeze_count()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Raise an error of a ``DataLoader``'s worker as the worker raised it, without the worker's traceback in its text.
+
+    Raises:
+        ChildProcessError: If a worker was killed.
+    """
+    try:
+        yield
+    except Exception as error:
+        first, _, traceback = str(error).partition("\n")
+        if first.startswith("DataLoader worker"):
+            raise ChildProcessError(
+                f"a worker that decodes frames was killed ({first}); decode with fewer workers or in smaller batches"
+            ) from error
+        _, found, message = traceback.rstrip().rpartition(f"\n{type(error).__name__}: ")
+        if not first.startswith("Caught ") or not found:
+            raise
+        plain: Any = type(error)
+        raise plain(message) from error

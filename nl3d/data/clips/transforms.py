@@ -1,4 +1,4 @@
-"""From the frames of a clip to what a network takes, with one random draw for the whole clip."""
+"""Augmentation: from the frames of a clip to what a network takes, with one random draw for the whole clip."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from nl3d.data.clips.processor import IMAGENET_MEAN, IMAGENET_STD, normalise_clips, resize_images
 
 
 class ClipTransform:
-    """Resize and, for training, crop, flip and erase a clip, all its frames alike; then normalise it.
+    """Resize a clip once and, for training, crop, flip and erase all its frames alike; then normalise it.
 
-    Everything before normalising happens on uint8 videos by torchvision's own transforms. With ``normalise=False`` the
-    clip stays uint8: a quarter of the bytes between processes and to the GPU, where :func:`normalise_clips` ends the
-    work.
+    Everything before normalising happens in uint8. With ``normalise=False`` the clip stays uint8: a quarter of the
+    bytes between processes and to the GPU, where :func:`normalise_clips` finishes the work.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 4.2 ("randomly cropped from a scaled videos whose size is randomly
     enlarged by 1/8"). Flip and erasing are not in the paper; erasing after Zhong et al. 2017, arXiv:1708.04896.
@@ -28,15 +26,15 @@ class ClipTransform:
         size: Height and width of the result, pixels.
         training: Whether to draw at random; else frames are only resized.
         enlarge: Factor on the size that crops are taken from.
-        enlarge_probability: How often that happens; clips that are not enlarged are not cropped.
-        flip_probability: How often a clip is mirrored.
-        erase_probability: How often a rectangle of a clip is replaced by the mean colour.
-        mean: Of RGB in [0, 1].
-        std: Of RGB in [0, 1].
+        enlarge_probability: Probability of enlarging; clips that are not enlarged are not cropped.
+        flip_probability: Probability of mirroring a clip.
+        erase_probability: Probability of replacing a rectangle of a clip by the mean colour.
+        mean: Mean of R, G and B, on a scale from 0 to 1.
+        std: Standard deviation of R, G and B, on the same scale.
         normalise: Whether the result is float32, less the mean and divided by the deviation, or uint8.
 
     Shape:
-        - Input: ``(T, 3, H, W)`` uint8
+        - Input: ``(T, 3, H, W)`` uint8, RGB, or T images ``(3, H, W)`` whose sizes may differ
         - Output: ``(3, T, *size)``
 
     Raises:
@@ -74,71 +72,46 @@ class ClipTransform:
         self.size = height, width = size
         self.training = training
         self.mean, self.std, self.normalise = tuple(mean), tuple(std), normalise
-        self._resize = v2.Resize([height, width], antialias=True)
-        large = v2.Compose([
-            v2.Resize([round(height * enlarge), round(width * enlarge)], antialias=True),
-            v2.RandomCrop([height, width]),
-        ])  # fmt: skip
+        self._large = round(height * enlarge), round(width * enlarge)
+        self._odds = torch.tensor([float(enlarge_probability), 1 - enlarge_probability])
+        self._crop = v2.RandomCrop([height, width])
         colour = [round(255 * value) for value in self.mean]  # nothing, once the mean is taken off
         self._draws = v2.Compose([
-            v2.RandomChoice([large, self._resize], p=[enlarge_probability, 1 - enlarge_probability]),
             v2.RandomHorizontalFlip(flip_probability),
             v2.RandomErasing(erase_probability, scale=(0.02, 0.4), ratio=(0.3, 3.3), value=colour),
         ])  # fmt: skip
 
-    def __call__(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(self, frames: Tensor | Sequence[Tensor], generator: torch.Generator | None = None) -> Tensor:
         """Transform one clip.
 
         Args:
             frames: The clip.
-            generator: What to draw from; torch's own one if left out.
+            generator: Source of the random draws; torch's own one if left out.
 
         Raises:
-            TypeError: If ``frames`` is not a uint8 tensor.
-            ValueError: If it has another shape than ``(T, 3, H, W)``.
+            TypeError: If ``frames`` are not uint8 tensors.
+            ValueError: If they have another shape.
         """
-        if not isinstance(frames, Tensor) or frames.dtype != torch.uint8:
-            raise TypeError(f"frames must be a uint8 tensor, got {getattr(frames, 'dtype', type(frames).__name__)}")
-        if frames.ndim != 4 or frames.shape[1] != 3:
-            raise ValueError(f"frames must be (T, 3, H, W), got {tuple(frames.shape)}")
-        # channels last is what the resizing kernel is fast on
-        video = tv_tensors.Video(frames.contiguous(memory_format=torch.channels_last))
+        for image in [frames] if isinstance(frames, Tensor) else frames:
+            if not isinstance(image, Tensor) or image.dtype != torch.uint8:
+                raise TypeError(f"frames must be uint8 tensors, got {getattr(image, 'dtype', type(image).__name__)}")
+            if image.ndim != (4 if image is frames else 3) or image.shape[-3] != 3:
+                raise ValueError(f"frames must be (T, 3, H, W) or images (3, H, W), got {tuple(image.shape)}")
+        images = list(frames)
         if self.training:
             with _drawing_from(generator):
-                video = self._draws(video)
+                large = int(torch.multinomial(self._odds, 1)) == 0
+                video: Tensor = tv_tensors.Video(resize_images(images, self._large if large else self.size))
+                video = self._draws(self._crop(video) if large else video).as_subclass(Tensor)
         else:
-            video = self._resize(video)
-        clip = video.as_subclass(Tensor).transpose(0, 1)  # (3, T, H, W)
+            video = resize_images(images, self.size)
+        clip = video.transpose(0, 1)  # (3, T, H, W)
         return normalise_clips(clip, self.mean, self.std) if self.normalise else clip.contiguous()
-
-
-def normalise_clips(
-    clips: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-) -> Tensor:
-    """Turn uint8 clips into what a network takes, on whatever device they are.
-
-    Args:
-        clips: The clips, channels before frames.
-        mean: Of RGB in [0, 1].
-        std: Of RGB in [0, 1].
-
-    Shape:
-        - Input: ``(..., 3, T, H, W)`` uint8
-        - Output: the same, float32
-
-    Example:
-        >>> white = torch.full((3, 1, 1, 1), 255, dtype=torch.uint8)
-        >>> normalise_clips(white, mean=(0.5,) * 3, std=(0.25,) * 3).flatten()
-        tensor([2., 2., 2.])
-    """
-    table = torch.tensor([[1 / (255 * d) for d in std], [m / d for m, d in zip(mean, std, strict=True)]])
-    scale, shift = table.to(clips.device, non_blocking=True).view(2, 3, 1, 1, 1)
-    return clips.to(torch.float32, memory_format=torch.contiguous_format).mul_(scale).sub_(shift)
 
 
 @contextmanager
 def _drawing_from(generator: torch.Generator | None) -> Iterator[None]:
-    """Lend torchvision, which draws from torch's own generator, another one for a while."""
+    """Make torchvision, which draws from torch's own generator, draw from another one."""
     if generator is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Image files to pixels by the fastest library at hand, TorchCodec or Pillow, and pixels to another size."""
+"""Image files to pixels by the fastest library at hand, TorchCodec or Pillow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.nn import functional
 
 MAX_PIXELS = 2**25
 """Most pixels of an image or a video's frame, 8192 x 4096; a small file can claim any size and take that memory."""
@@ -71,7 +70,12 @@ def decode_image(data: bytes) -> Tensor:
 
 def decode_with_pillow(data: bytes) -> Tensor:
     """Decode by Pillow; see :func:`decode_image`."""
-    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=_FORMATS))
+    return pillow_to_tensor(Image.open(io.BytesIO(data), formats=_FORMATS))
+
+
+def pillow_to_tensor(opened: Image.Image) -> Tensor:
+    """Turn a PIL image into RGB ``(3, H, W)`` uint8, as :func:`decode_image` does with its file."""
+    image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):
         values = torch.from_numpy((np.asarray(image).astype(np.int32) >> 8).astype(np.uint8))
         return values.expand(3, -1, -1).contiguous()
@@ -83,24 +87,6 @@ def encode_jpeg(image: Tensor, quality: int = 95) -> bytes:
     data = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(data, "JPEG", quality=quality)
     return data.getvalue()
-
-
-def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize by antialiased bilinear interpolation, without leaving uint8.
-
-    Args:
-        image: The image.
-        size: Height and width to give it, in pixels.
-
-    Shape:
-        - Input: ``(3, H, W)`` uint8
-        - Output: ``(3, *size)`` uint8
-    """
-    if tuple(image.shape[-2:]) == tuple(size):
-        return image.contiguous()
-    # The kernel for images whose channels come last is about twice as fast.
-    batch = image.unsqueeze(0).contiguous(memory_format=torch.channels_last)
-    return functional.interpolate(batch, size, mode="bilinear", antialias=True)[0].contiguous()
 
 
 @lru_cache(maxsize=1)

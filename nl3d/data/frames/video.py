@@ -82,6 +82,9 @@ class VideoFrames:
         self.path, self.first = Path(path), 1
         self._av = import_av()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return VideoFrames, (self.path,)  # a module, such as PyAV, cannot be sent to a worker
+
     def require(self, wanted: Collection[int]) -> None:
         """Refuse a video with too few frames, without decoding it.
 

@@ -92,6 +92,7 @@ def embed_to_file(
     device: str | torch.device | None = None,
     amp: bool = False,
     output_layer: OutputLayer = "auto",
+    workers: int | None = None,
     skip_unreadable: bool = False,
     progress: bool | None = None,
     labels: dict[str, str] | None = None,
@@ -118,7 +119,8 @@ def embed_to_file(
         batch_size: Clips that the network takes at once.
         device: Where to run; of ``"auto"`` and ``"cuda"`` each process of a machine takes the GPU of its number.
         amp: Whether to run under autocast.
-        output_layer: Which vector of the network stands for a clip.
+        output_layer: Which output of the network is the vector of a clip.
+        workers: Processes that decode, for each process that embeds.
         skip_unreadable: Whether a frame that does not decode is replaced by the nearest one of its clip, and counted.
         progress: Whether to show a progress bar; on a terminal, by the first process, if left out.
         labels: More metadata for the result.
@@ -143,17 +145,18 @@ def embed_to_file(
         device=device_of_rank(device, share.local_rank),
         amp=amp,
         output_layer=output_layer,
+        workers=workers,
     )
-    lengths = [len(tracklet) for tracklet in source.tracklets]
+    lengths = source.lengths
     parts = embedder.cut(lengths, batches_per_part)
-    metadata = {**embedder.metadata, "source": str(source.path or ""), "tracks": "", **(labels or {})}
+    metadata = {**embedder.metadata(), "source": str(source.path or ""), "tracks": "", **(labels or {})}
     description = {
         **metadata,
         "tracklets": source_digest(source.tracklets, source.records),
         "batch_size": batch_size,
         "batches_per_part": batches_per_part,
         "amp": amp,
-        "device": embedder.runner.device.type,
+        "device": embedder.device.type,
         "skip_unreadable": skip_unreadable,
         "torch": torch.__version__,
     }
@@ -167,17 +170,14 @@ def embed_to_file(
     report = SourceReport()
     try:
         if own:
-            rows = (row for number in own for row in parts[number])
-            plan = embedder.num_frames, embedder.frame_step, embedder.size, report
-            clips = source.clips_of(rows, *plan, skip_unreadable=skip_unreadable)
             frames = sum(lengths[row] for number in own for row in parts[number])
             with progress_bar(frames, False if progress is None and share.rank else progress) as bar:
-                vectors = embedder.averages(clips, [parts[number] for number in own], bar)
+                mine = [parts[number] for number in own]
+                vectors = embedder.averages(source, mine, report, bar, skip_unreadable=skip_unreadable)
                 for number, (kept, block) in zip(own, vectors, strict=True):
                     require_finite(block, [source.records[row].name for row in kept])
                     skipped = sum(row in parts[number] for row, _ in tuple(report.unreadable))
                     folder.write(number, kept, block, skipped)
-                bar.update(bar.total - bar.n)
     finally:
         if share.world == 1 and len(folder.missing()) == len(parts):
             folder.remove()  # nothing is lost with it
@@ -245,7 +245,7 @@ def _finish(
     if not made and share.rank:  # or all processes of a run that was stopped while joining would join
         return Outcome(f"all parts of {folder.output} are there, process 0 joins them")
     try:
-        rows, width, dropped = folder.join(source.records, [len(tracklet) for tracklet in source.tracklets], metadata)
+        rows, width, dropped = folder.join(source.records, source.lengths, metadata)
     except FileNotFoundError:
         if folder.is_output():  # by a process that finished in the same moment; the file is the same
             return done

@@ -16,7 +16,7 @@ def numbered(length, pid, camid=1):
 
 
 def raw(frames, generator=None):
-    return frames.transpose(0, 1)
+    return torch.stack(list(frames), 1)
 
 
 def frames_of(sample):
@@ -91,7 +91,8 @@ def test_workers_make_the_same_batches():
 
 def test_boxes_of_different_sizes():
     frames = [torch.full((3, height, 4), 50, dtype=torch.uint8) for height in (6, 9, 8)]
-    clips = ClipDataset([Tracklet(frames, pid=1, camid=1)], num_frames=3, strategy="consecutive", transform=raw)
+    clips = ClipDataset([Tracklet(frames, pid=1, camid=1)], num_frames=3, strategy="consecutive")
+    clips.transform = ClipTransform((9, 4), normalise=False)
     assert clips[0].clip.shape == (3, 3, 9, 4)
     assert (clips[0].clip == 50).all()
 

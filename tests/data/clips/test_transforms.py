@@ -2,8 +2,9 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from nl3d.data.clips.processor import IMAGENET_MEAN, IMAGENET_STD, normalise_clips
 from nl3d.data.clips.sampling import generator_from
-from nl3d.data.clips.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, normalise_clips
+from nl3d.data.clips.transforms import ClipTransform
 
 # every pixel of a frame differs from the others, and all frames are equal
 FRAME = torch.arange(3 * 36 * 18).remainder(251).to(torch.uint8).view(3, 36, 18)
@@ -114,9 +115,9 @@ def test_without_a_generator_torch_s_own_decides():
 
 def test_refusals():
     transform = ClipTransform()
-    with pytest.raises(TypeError, match=r"frames must be a uint8 tensor, got torch.float32"):
+    with pytest.raises(TypeError, match=r"frames must be uint8 tensors, got torch.float32"):
         transform(torch.zeros(2, 3, 8, 4))
-    with pytest.raises(ValueError, match=r"frames must be \(T, 3, H, W\), got \(3, 2, 8, 4\)"):
+    with pytest.raises(ValueError, match=r"frames must be \(T, 3, H, W\) or images \(3, H, W\), got \(3, 2, 8, 4\)"):
         transform(torch.zeros(3, 2, 8, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="flip_probability must be from 0 to 1, got 2"):
         ClipTransform(flip_probability=2)
