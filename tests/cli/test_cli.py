@@ -135,7 +135,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_written(tmp_path, people, c
 
 @pytest.mark.parametrize("command", ["embed", "rank"])
 def test_an_output_that_exists_is_refused_before_any_work(tmp_path, capsys, command):
-    output = tmp_path / "there.png"
+    output = tmp_path / ("there.safetensors" if command == "embed" else "there.png")
     output.write_text("precious")
     source = tmp_path / "not even there"
     arguments = (source, "--output", output) if command == "embed" else (source, source, "--picture", output)

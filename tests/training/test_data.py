@@ -39,6 +39,7 @@ class Rank:
     """As much of an accelerator as batches and a lone evaluation ask for."""
 
     device = torch.device("cpu")
+    mixed_precision = "no"
 
     def __init__(self, process_index, num_processes):
         self.process_index, self.num_processes = process_index, num_processes
