@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from nl3d.embedding.embeddings import Embeddings
-from nl3d.embedding.stored import StoredEmbeddings
 from nl3d.retrieval.recall import measure_recall
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.settings import IndexSettings
@@ -50,7 +49,7 @@ def megabytes(key):
 def step(what, kind, rows, width, folder):
     if what == "draw":
         return draw(rows, width, folder)
-    gallery = StoredEmbeddings(folder / "gallery.safetensors")
+    gallery = Embeddings.open(folder / "gallery.safetensors")
     before = megabytes("VmHWM")
     path = folder / f"{kind}.faiss"
     if what == "build":
@@ -64,7 +63,7 @@ def step(what, kind, rows, width, folder):
         index = GalleryIndex.open(path, gallery)
         opened = time.perf_counter() - started
         index.search(torch.zeros(1, width), 10)  # what is done once
-        query = StoredEmbeddings(folder / "query.safetensors")
+        query = Embeddings.open(folder / "query.safetensors")
         told = f"{kind}: opened in {opened:.2f} s, {measure_recall(query, index, sample=500)}"
     print(f"{told}; peak {megabytes('VmHWM') - before:.0f} MiB above {before:.0f}, of it now mapped "
           f"{megabytes('RssFile'):.0f}", flush=True)  # fmt: skip

@@ -26,11 +26,11 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
+    from nl3d.files import PICTURES, check_output
     from nl3d.retrieval.demo import run_demo
-    from nl3d.retrieval.rank import check_picture
 
     overwrite = args.overwrite or args.picture == PICTURE  # the demo's own file may be made anew
-    check_picture(args.picture, overwrite=overwrite)
+    check_output(args.picture, overwrite=overwrite, suffixes=PICTURES)
     sys.stderr.write("nl3d: filming synthetic walkers, then looking for each of them under the other cameras\n")
     demo = run_demo()
     people = len({tracklet.pid for tracklet in demo.tracklets})
@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> None:
         args.picture, query_source=demo.tracklets, gallery_source=demo.tracklets, rows=6, overwrite=overwrite
     )
     sys.stdout.write(
-        f"{args.picture}: the ranking of six of them, green where it is the same person; some are dressed alike\n"
+        f"{args.picture}: the ranking of six of them, a tick where it is the same person; some are dressed alike\n"
     )

@@ -1,16 +1,17 @@
-"""The options of ``nl3d rank`` that say how a gallery is indexed, and the index that they describe."""
+"""Options of ``nl3d rank`` about the index of a gallery, and the index that they describe."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nl3d.cli.options import note, positive
 
 if TYPE_CHECKING:
-    from nl3d.embedding.stored import Vectors
+    from nl3d.embedding.embeddings import Embeddings
     from nl3d.retrieval.rank import Ranking
     from nl3d.retrieval.search.index import GalleryIndex
 
@@ -20,7 +21,7 @@ RECALL_QUERIES = 100
 
 
 def add_index_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how a large gallery is indexed."""
+    """Add the options."""
     group = parser.add_argument_group("index", "for large galleries; needs pip install 'nl3d[search]'")
     group.add_argument("--index", choices=("exact", "faiss"), default="exact", help="how to search (%(default)s)")
     group.add_argument(
@@ -28,7 +29,9 @@ def add_index_options(parser: argparse.ArgumentParser) -> None:
         choices=("flat", "hnsw", "ivfpq"),
         help="every tracklet, a graph, or codes in lists (flat up to 100000 tracklets, then ivfpq)",
     )
-    group.add_argument("--index-file", type=Path, metavar="FILE", help="use this index, or write it if it is not there")
+    group.add_argument(
+        "--index-file", type=Path, metavar="FILE", help="use this index, or write it if it does not exist"
+    )
     group.add_argument("--rebuild-index", action="store_true", default=None, help="replace --index-file")
     group.add_argument(
         "--recall-queries", type=_whole, metavar="N", help=f"compare N queries with the exact answer ({RECALL_QUERIES})"
@@ -36,20 +39,20 @@ def add_index_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--candidates", type=positive, metavar="N", help="proposals that are measured (four times --top)"
     )
-    group.add_argument("--nprobe", type=positive, metavar="N", help="ivfpq: lists looked into (one in 16)")
-    group.add_argument("--ef-search", type=positive, metavar="N", help="hnsw: tracklets kept in view (128)")
+    group.add_argument("--nprobe", type=positive, metavar="N", help="ivfpq: lists to search (one in 16)")
+    group.add_argument("--ef-search", type=positive, metavar="N", help="hnsw: candidates kept while searching (128)")
     group.add_argument("--nlist", type=positive, metavar="N", help="ivfpq: lists (twice the gallery's square root)")
-    group.add_argument("--pq-bytes", type=positive, metavar="N", help="ivfpq: bytes a tracklet (at most 64)")
-    group.add_argument("--hnsw-m", type=positive, metavar="M", help="hnsw: links a tracklet (32)")
+    group.add_argument("--pq-bytes", type=positive, metavar="N", help="ivfpq: bytes per tracklet (at most 64)")
+    group.add_argument("--hnsw-m", type=positive, metavar="M", help="hnsw: links per tracklet (32)")
     group.add_argument("--ef-construction", type=positive, metavar="N", help="hnsw: as ef-search, when built (80)")
 
 
-def check_index_options(args: argparse.Namespace) -> None:
-    """Refuse what could not be done, before any work.
+def check_index_options(args: argparse.Namespace, inputs: Iterable[Path | None]) -> None:
+    """Refuse options that do not fit each other, and an index file that must not be written, before any work.
 
     Raises:
         ModuleNotFoundError: If an index is wanted and FAISS is not installed.
-        ValueError: If options of the index are given without it.
+        ValueError: If options of the index are given without it, or the file to replace is no index.
     """
     if args.index != "faiss":
         for name in ("index_kind", "index_file", "rebuild_index", "recall_queries", *BUILD, *EFFORT):
@@ -57,7 +60,7 @@ def check_index_options(args: argparse.Namespace) -> None:
                 raise ValueError(f"--{name.replace('_', '-')} is an option of the index; add --index faiss")
         return
     from nl3d.files import check_output
-    from nl3d.retrieval.search.index import import_faiss
+    from nl3d.retrieval.search.index import import_faiss, is_index
 
     import_faiss()
     if args.recall_queries is None:
@@ -65,16 +68,20 @@ def check_index_options(args: argparse.Namespace) -> None:
     if args.index_file is None and args.rebuild_index:
         raise ValueError("--rebuild-index needs the --index-file to replace")
     if args.index_file is not None and (args.rebuild_index or not args.index_file.exists()):
-        check_output(args.index_file, overwrite=True)
+        check_output(args.index_file, overwrite=True, inputs=inputs)
+        if args.index_file.exists() and not is_index(args.index_file):
+            raise ValueError(
+                f"index file {str(args.index_file)!r} must be an index that nl3d wrote, to be replaced; "
+                "delete it, or choose another name"
+            )
 
 
-def open_index(args: argparse.Namespace, gallery: Vectors) -> GalleryIndex:
+def open_index(args: argparse.Namespace, gallery: Embeddings) -> GalleryIndex:
     """Open the index file, or build the index and write that file.
 
     Raises:
-        ValueError: If the file is an index of another gallery, or was built otherwise than the options say.
+        ValueError: If the file is an index of another gallery, or was built with other options.
     """
-    from nl3d.embedding.stored import width_of
     from nl3d.retrieval.search.index import GalleryIndex
     from nl3d.retrieval.search.settings import IndexSettings, refuse_foreign
 
@@ -92,7 +99,7 @@ def open_index(args: argparse.Namespace, gallery: Vectors) -> GalleryIndex:
                 )
         done = "opened"
     else:
-        settings = settings.resolved(len(gallery), width_of(gallery))
+        settings = settings.resolved(*gallery.shape)
         refuse_foreign(settings.kind, nprobe=args.nprobe, ef_search=args.ef_search)  # before the long part
         index = GalleryIndex.build(gallery, settings, metric=args.metric or "euclidean")
         if args.index_file is not None:
@@ -104,7 +111,7 @@ def open_index(args: argparse.Namespace, gallery: Vectors) -> GalleryIndex:
 
 
 def note_short(ranking: Ranking, index: GalleryIndex) -> None:
-    """Say for how many queries the index found too few."""
+    """Report for how many queries the index found too few."""
     short = int((ranking.indices < 0).any(dim=1).sum())
     if short:
         option = {"ivfpq": "--nprobe", "hnsw": "--ef-search", "flat": "--candidates"}[index.settings.kind or "flat"]

@@ -1,4 +1,4 @@
-"""``nl3d rank``: which tracklets of a gallery look most like each query."""
+"""``nl3d rank``: the gallery tracklets nearest to each query."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nl3d.cli.index import add_index_options, check_index_options, note_short, o
 from nl3d.cli.options import add_network_options, build_model, embed_options, note, positive
 
 if TYPE_CHECKING:
-    from nl3d.embedding.stored import Vectors
+    from nl3d.embedding.embeddings import Embeddings
 
 DESCRIPTION = """\
-Rank the gallery for each query. QUERY and GALLERY are files that nl3d embed wrote, or what nl3d embed takes, which is
-then embedded first. If both are the same, each query is left out of its own ranking."""
+Rank the gallery for each query. QUERY and GALLERY are files of embeddings (.safetensors, .npz, .npy, .pt), or what
+nl3d embed takes, which is then embedded first. If both are the same, each query is left out of its own ranking."""
 
 
 def add_parser(commands: Any) -> None:
@@ -31,6 +31,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--top", type=positive, default=10, metavar="K", help="tracklets for each query (%(default)s)")
     parser.add_argument("--metric", choices=("euclidean", "cosine"), help="euclidean, or that of --index-file")
     parser.add_argument("--only", action="append", metavar="NAME", help="rank for this query tracklet; may be repeated")
+    parser.add_argument("--labels", type=Path, metavar="TABLE.csv", help="mark matches by this table of labels")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the ranked tracklets")
     parser.add_argument("--rows", type=positive, default=10, metavar="N", help="queries in the picture (%(default)s)")
@@ -43,15 +44,17 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from nl3d.retrieval.rank import check_picture, rank
+    from nl3d.files import PICTURES, check_output
+    from nl3d.retrieval.rank import rank
     from nl3d.retrieval.recall import measure_recall
 
+    inputs = (args.query, args.gallery, args.query_tracks, args.gallery_tracks, args.labels)
     if args.picture:
-        check_picture(args.picture, overwrite=args.overwrite)
-    check_index_options(args)
+        check_output(args.picture, overwrite=args.overwrite, suffixes=PICTURES, inputs=(*inputs, args.index_file))
+    check_index_options(args, inputs)
     query, gallery = _load(args)
     index = open_index(args, gallery) if args.index == "faiss" else None
-    ranking = rank(query, index or gallery, top=args.top, metric=args.metric, names=args.only)
+    ranking = rank(query, index or gallery, top=args.top, metric=args.metric, names=args.only, labels=args.labels)
     result = ranking.to_dict() if args.json else {}
     if index is not None:
         note_short(ranking, index)
@@ -70,18 +73,19 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.write(ranking.table())
 
 
-def _load(args: argparse.Namespace) -> tuple[Vectors, Vectors]:
-    """Read or make the two sets, once if they are the same."""
+def _load(args: argparse.Namespace) -> tuple[Embeddings, Embeddings]:
+    """Open or embed the two sets, once if they are the same."""
     from nl3d.data.sources import open_source
     from nl3d.embedding.embedder import embed
-    from nl3d.embedding.stored import StoredEmbeddings
+    from nl3d.embedding.embeddings import Embeddings
+    from nl3d.embedding.vector_files import READERS
 
-    sets: dict[tuple[Path, Path | None], Vectors] = {}
+    sets: dict[tuple[Path, Path | None], Embeddings] = {}
     wanted = [(args.query.resolve(), args.query_tracks), (args.gallery.resolve(), args.gallery_tracks)]
     sources = []
     for path, tracks in dict.fromkeys(wanted):
-        if tracks is None and path.suffix == ".safetensors":
-            sets[path, tracks] = StoredEmbeddings(path)
+        if tracks is None and path.suffix.lower() in READERS:
+            sets[path, tracks] = Embeddings.open(path)
         else:
             open_source(path, tracks, boxes=box_options(args))  # refuse bad input before a network is fetched
             sources.append((path, tracks))

@@ -30,6 +30,8 @@ class Record(NamedTuple):
     track_id: int
     pid: int | None = None
     camid: int | None = None
+    person: str | None = None
+    camera: str | None = None
 
 
 @dataclass
@@ -340,7 +342,7 @@ class TrackletSource:
         if repeated:
             raise ValueError(f"tracklets must have names of their own, got {repeated[0]!r} more than once")
         self.records = [
-            Record(name, number, tracklet.pid, tracklet.camid)
+            Record(name, number, tracklet.pid, tracklet.camid, tracklet.person, tracklet.camera)
             for name, number, tracklet in zip(names, track_numbers(names), tracklets, strict=True)
         ]
         self.lengths = [len(tracklet) for tracklet in tracklets]

@@ -325,6 +325,8 @@ def columns(records: Sequence[Record]) -> dict[str, Any]:
         "track_ids": torch.tensor([record.track_id for record in records], dtype=torch.int64),
         "pids": _column([record.pid for record in records]),
         "camids": _column([record.camid for record in records]),
+        "people": [record.person for record in records],
+        "cameras": [record.camera for record in records],
     }
 
 

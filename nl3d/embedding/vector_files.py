@@ -1,4 +1,4 @@
-"""Embeddings out of files, whoever wrote them: those of ``nl3d embed``, NumPy's, safetensors, ``torch.save``."""
+"""Files of embeddings: those of nl3d, and NumPy's, safetensors and ``torch.save`` of anybody."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from io import FileIO
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,62 +19,69 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nl3d.data.frames.names import require_file
-from nl3d.embedding.embeddings import Embeddings
-from nl3d.unpickle import load_pickled, recognise
+from nl3d.data.labels import parse_label
+from nl3d.files import replacing, write_safetensors
+from nl3d.unpickle import ALLOWANCE, load_pickled, recognise
 
 VECTORS = ("embeddings", "features")
-WANTED = (*VECTORS, "names", "pids", "camids")
+NUMBERS = ("track_ids", "frame_ranges", "pids", "camids")
+TEXTS = ("names", "people", "cameras")
+CONTENT = "nl3d embeddings"
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _BROKEN = (
     SafetensorError, ValueError, EOFError, zipfile.BadZipFile, RuntimeError, KeyError, TypeError, AttributeError,
     IndexError, SyntaxError, tokenize.TokenError, OverflowError, MemoryError, OSError, zlib.error, NotImplementedError,
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class VectorFile:
-    """Vectors out of a file, and what the file says of them.
-
-    Args:
-        path: The file.
-        vectors: ``(N, D)``, floating point.
-        names: Names of the tracklets.
-        pids: ``(N,)`` int64, identities.
-        camids: ``(N,)`` int64, cameras.
-        made_by: Which ``network`` and ``output`` of which ``model`` and ``weights`` made them, where the file says so.
-    """
+class StoredVectors(NamedTuple):
+    """Vectors in a safetensors file. They are read rather than mapped, so memory holds one block at a time."""
 
     path: Path
-    vectors: Tensor
-    names: tuple[str, ...] | None = None
-    pids: Tensor | None = None
-    camids: Tensor | None = None
-    made_by: Mapping[str, str]
+    dtype: torch.dtype
+    first_byte: int
+    shape: tuple[int, int]
 
-    def __len__(self) -> int:
-        return len(self.vectors)
+    def read(self, rows: Sequence[int]) -> Tensor:
+        """Read some rows; a range is read at once.
+
+        Raises:
+            ValueError: If the file ends before them.
+        """
+        found = torch.empty(len(rows), self.shape[1], dtype=self.dtype)
+        size = self.shape[1] * self.dtype.itemsize
+        with self.path.open("rb", buffering=0) as file:
+            for row, block in [(rows[0], found)] if isinstance(rows, range) and rows else zip(rows, found, strict=True):
+                file.seek(self.first_byte + row * size)
+                self._fill(file, block)
+        return found
+
+    def _fill(self, file: FileIO, block: Tensor) -> None:
+        view = block.view(torch.uint8).numpy().data.cast("B")
+        while len(view):
+            count = file.readinto(view)
+            if not count:
+                raise ValueError(f"embeddings file {str(self.path)!r} ends before its last row; it was cut short")
+            view = view[count:]
 
 
-def read_vectors(path: str | Path) -> VectorFile:
-    """Read embeddings from a file, by its suffix.
-
-    ``.safetensors``, ``.npz`` and ``.pt`` hold ``embeddings`` or ``features`` ``(N, D)`` and, if known, ``pids``,
-    ``camids`` and ``names``, one entry a row; what else they hold is not read. In safetensors, which has no text, names
-    are a JSON list in the metadata. ``.npy``, and a tensor by itself in ``.pt``, are embeddings and nothing else. Files
-    are never allowed to run code.
+def read_columns(path: str | Path) -> dict[str, Any]:
+    """Read a file by its suffix, as arguments of :class:`nl3d.Embeddings`; vectors of safetensors stay in the file.
 
     Args:
         path: The file.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or its entries do not fit each other.
+        ValueError: If it cannot be read, would take far more memory than it has bytes, or its entries do not fit.
     """
     path = require_file(path, what="embeddings file", remedy="nl3d embed writes one")
     where = f"embeddings file {str(path)!r}"
-    read = READERS.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    read = READERS.get(suffix)
     if read is None:
         raise ValueError(f"{where} must end in {', '.join(READERS)}")
-    if kind := recognise(path) if path.suffix.lower() != ".npy" else None:
+    if kind := recognise(path) if suffix != ".npy" else None:
         raise ValueError(f"{where} must hold embeddings, but is {kind}")
     try:
         found = read(path)
@@ -82,46 +90,54 @@ def read_vectors(path: str | Path) -> VectorFile:
         raise ValueError(f"{where} cannot be read: {reason}") from None
     keys = [key for key in VECTORS if key in found]
     if len(keys) != 1:
-        held = ", ".join(map(repr, found)) or "nothing"
+        held = ", ".join(repr(key) for key in found if key != "metadata") or "nothing"
         raise ValueError(f"{where} must hold either 'embeddings' or 'features', got {held}")
-    vectors = _vectors(found[keys[0]], f"{keys[0]} of {str(path)!r}")
-    names = found.get("names")
-    return VectorFile(
-        path=path,
-        vectors=vectors,
-        names=None if names is None else _names(names, len(vectors), f"names of {str(path)!r}"),
-        pids=_labels(found.get("pids"), len(vectors), f"pids of {str(path)!r}"),
-        camids=_labels(found.get("camids"), len(vectors), f"camids of {str(path)!r}"),
-        made_by=found.get("made_by", {}),
-    )
+    columns = {"embeddings": _vectors(found[keys[0]], f"{keys[0]} of {str(path)!r}")}
+    count = columns["embeddings"].shape[0]
+    for name in (*NUMBERS, *TEXTS):
+        if found.get(name) is not None:
+            columns[name] = _column(name, found[name], count, f"{name} of {str(path)!r}", "metadata" in found)
+    for numbers, labels in (("pids", "people"), ("camids", "cameras")):
+        if isinstance(columns.get(numbers), tuple):  # names of people, or numbers beyond int64
+            columns.setdefault(labels, columns[numbers])
+            del columns[numbers]
+    return {**columns, "metadata": found.get("metadata")}
 
 
-def _vectors(values: Any, what: str) -> Tensor:
-    if not isinstance(values, Tensor):
+def _vectors(values: Any, what: str) -> Any:
+    if not isinstance(values, Tensor | StoredVectors):
         array = _as_array(values, what)
         is_number = array.dtype.kind in "iufb" and array.dtype.itemsize <= 8
         values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False)) if is_number else array
-    if values.ndim != 2 or not isinstance(values, Tensor) or not values.is_floating_point():
-        raise ValueError(f"{what} must be floating point (N, D), got {values.dtype} {tuple(values.shape)}")
-    return values.detach()
+    dtype, shape = values.dtype, tuple(values.shape)
+    if len(shape) != 2 or not isinstance(dtype, torch.dtype) or not dtype.is_floating_point or dtype.itemsize < 2:
+        raise ValueError(f"{what} must be floating point (N, D), got {dtype} {shape}")
+    return values.detach() if isinstance(values, Tensor) else values
 
 
-def _names(values: Any, count: int, what: str) -> tuple[str, ...]:
-    names = _as_array(values, what)
-    if names.shape != (count,):
-        raise ValueError(f"{what} must be {count}, one for each embedding, got an array of shape {names.shape}")
-    return tuple(names.astype(str).tolist())
+def _column(name: str, values: Any, count: int, what: str, own: bool) -> Any:
+    """Return numbers as int64, and names and labels as text; labels of others' files are parsed."""
+    if own and name in TEXTS and len(values) == count:
+        return tuple(values if name == "names" else (str(value) or None for value in values))
+    array = _as_array(values, what)
+    shape = (count, 2) if name == "frame_ranges" else (count,)
+    if array.shape != shape:
+        raise ValueError(f"{what} must be {shape}, one row for each embedding, got an array of shape {array.shape}")
+    if name == "names":
+        return tuple(map(str, array.tolist()))
+    if array.dtype.kind in "iu" and (not array.size or int(array.max()) < 2**63):
+        return torch.from_numpy(array.astype(np.int64)) if name in NUMBERS else tuple(map(str, array.tolist()))
+    if name in ("track_ids", "frame_ranges") or array.dtype.kind not in "iufUSO":
+        raise ValueError(f"{what} must be whole numbers, got {array.dtype}")
+    try:
+        return tuple(_label(value) for value in array.tolist())
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
 
 
-def _labels(values: Any, count: int, what: str) -> Tensor | None:
-    if values is None:
-        return None
-    labels = _as_array(values, what)
-    if labels.dtype.kind not in "iu":
-        raise ValueError(f"{what} must be whole numbers, got {labels.dtype}; a table of labels may hold names")
-    if labels.shape != (count,):
-        raise ValueError(f"{what} must be {count}, one for each embedding, got an array of shape {labels.shape}")
-    return torch.from_numpy(labels.astype(np.int64))
+def _label(value: Any) -> str | None:
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    return parse_label(text) if text else None
 
 
 def _as_array(values: Any, what: str) -> NDArray[Any]:
@@ -133,29 +149,53 @@ def _as_array(values: Any, what: str) -> NDArray[Any]:
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("content") != "nl3d embeddings":
-            found: dict[str, Any] = {key: file.get_tensor(key) if key in WANTED else None for key in file.keys()}
-            return {**found, "names": json.loads(metadata["names"])} if "names" in metadata else found
-    own = Embeddings.load(path)
-    made_by = {key: own.metadata[key] for key in ("model", "weights", "network", "output") if own.metadata.get(key)}
-    fields = {"embeddings": own.embeddings, "names": own.names, "pids": own.pids, "camids": own.camids}
-    return {**fields, "made_by": made_by}
+        metadata = dict(file.metadata() or {})
+        keys = {*file.keys()}
+        wanted = {*NUMBERS, *TEXTS, *(f"{name}_{part}" for name in TEXTS for part in ("utf8", "ends"))}
+        found: dict[str, Any] = {key: file.get_tensor(key) if key in wanted else None for key in sorted(keys)}
+    for name in TEXTS:
+        if f"{name}_utf8" in found and f"{name}_ends" in found:
+            found[name] = unpack_text(found.pop(f"{name}_utf8"), found.pop(f"{name}_ends"))
+    if "names" in metadata:  # as nl3d wrote them before, and as others may
+        found["names"] = json.loads(metadata.pop("names"))
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    for key in keys.intersection(VECTORS):
+        entry = header[key]
+        if entry["dtype"] not in _DTYPES or len(entry["shape"]) != 2:
+            raise ValueError(f"{key} must be floating point (N, D), got {entry['dtype']} {entry['shape']}")
+        first, rows_width = 8 + length + entry["data_offsets"][0], (entry["shape"][0], entry["shape"][1])
+        found[key] = StoredVectors(path, _DTYPES[entry["dtype"]], first, rows_width)
+    if metadata.pop("content", None) == CONTENT:
+        metadata.pop("format", None)
+        found["metadata"] = metadata
+    return found
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] if key in WANTED else None for key in arrays.files}
+        wanted = [key for key in arrays.files if key in (*VECTORS, *NUMBERS, *TEXTS, "metadata")]
+        sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in arrays.zip.infolist()}
+        size = sum(sizes[key] for key in wanted)
+        if size > 2 * path.stat().st_size + ALLOWANCE:
+            raise ValueError(f"its arrays would take {size:,} bytes, far more than the file; write it with np.savez")
+        found: dict[str, Any] = {key: arrays[key] if key in wanted else None for key in arrays.files}
+    if "metadata" in found:
+        metadata = json.loads(str(found.pop("metadata")))
+        if metadata.pop("content", None) == CONTENT:
+            found["metadata"] = {str(key): str(value) for key, value in metadata.items()}
+    return found
 
 
 def _read_npy(path: Path) -> dict[str, Any]:
-    return {"embeddings": np.load(path, allow_pickle=False)}
+    return {"embeddings": np.array(np.load(path, mmap_mode="r", allow_pickle=False))}  # mapping checks the size
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
     content = load_pickled(path)
     if isinstance(content, Mapping):
-        return {str(key): value for key, value in content.items()}
+        return {str(key): value for key, value in content.items() if key != "metadata"}
     return {"embeddings": content}
 
 
@@ -166,3 +206,51 @@ READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     ".pt": _read_torch,
     ".pth": _read_torch,
 }
+
+
+def write_columns(path: Path, vectors: Tensor, columns: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
+    """Write a file that :func:`read_columns` reads, by its suffix: ``.npz``, else safetensors."""
+    if path.suffix.lower() != ".npz":
+        write_safetensors(path, {"embeddings": vectors, **pack_columns(columns)}, {**metadata, "content": CONTENT})
+        return
+    arrays: dict[str, Any] = {
+        name: column.numpy() if isinstance(column, Tensor) else np.array([text or "" for text in column], dtype=str)
+        for name, column in columns.items()
+        if column is not None
+    }
+    about = np.array(json.dumps({**metadata, "content": CONTENT}))
+    with replacing(path) as unfinished:
+        np.savez(unfinished, embeddings=vectors.numpy(), metadata=about, **arrays)
+
+
+def pack_columns(columns: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Turn columns of :class:`nl3d.Embeddings` into tensors; labels that are their numbers are left out.
+
+    Text becomes its bytes in UTF-8, one after another (``names_utf8``), and where each ends (``names_ends``), so its
+    size is not limited by the header of safetensors. A label that is not known is empty.
+    """
+    tensors = {name: columns[name] for name in NUMBERS if columns.get(name) is not None}
+    numbers = {"people": columns.get("pids"), "cameras": columns.get("camids")}
+    for name in TEXTS:
+        texts = columns.get(name)
+        known = numbers.get(name)
+        if texts is None or (known is not None and [*texts] == [*map(str, known.tolist())]):
+            continue
+        pieces = [(text or "").encode("utf-8", "surrogatepass") for text in texts]
+        tensors[f"{name}_utf8"] = torch.frombuffer(bytearray(b"".join(pieces) or b"\0"), dtype=torch.uint8)
+        tensors[f"{name}_ends"] = torch.tensor([len(piece) for piece in pieces], dtype=torch.int64).cumsum(0)
+    return tensors
+
+
+def unpack_text(utf8: Tensor, ends: Tensor) -> list[str]:
+    """Return the texts that :func:`pack_columns` packed.
+
+    Raises:
+        ValueError: If the ends do not ascend or reach beyond the bytes.
+    """
+    if utf8.dtype != torch.uint8 or ends.dtype != torch.int64 or utf8.ndim != 1 or ends.ndim != 1:
+        raise ValueError(f"text must be uint8 with int64 ends, got {utf8.dtype} and {ends.dtype}")
+    content, places = utf8.numpy().tobytes(), [0, *ends.tolist()]
+    if places != sorted(places) or places[-1] > len(content):
+        raise ValueError("ends of texts must ascend and lie within their bytes")
+    return [content[start:stop].decode("utf-8", "surrogatepass") for start, stop in pairwise(places)]

@@ -1,22 +1,26 @@
-"""Which tracklets of a gallery look most like each query."""
+"""Rankings: the gallery tracklets nearest to each query."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from nl3d.data.labels import JUNK
 from nl3d.data.readers.boxes import BoxOptions
-from nl3d.data.sources import open_source
-from nl3d.embedding.stored import Vectors
-from nl3d.files import check_output, replacing
+from nl3d.data.sources import TrackletSource, open_source
+from nl3d.embedding.embeddings import Embeddings, html_table, import_pandas, require_same_maker
+from nl3d.files import PICTURES, check_output, replacing
 from nl3d.metrics.distance import Metric
+from nl3d.retrieval.scoring.labelled import are_comparable, people_from_table
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.nearest import nearest
-from nl3d.retrieval.task import prepare
 from nl3d.viz.ranking import Tile, draw_ranking
 
 if TYPE_CHECKING:
@@ -34,61 +38,65 @@ class Found(NamedTuple):
         rank: Its place, from 1.
         name: Its name.
         track_id: Its number.
-        frames: Its first and last frame, from 1.
-        distance: How far it is from the query.
-        match: Whether it shows the query's person; None where identities are not known.
+        frames: Its first and last frame, from 1; None if not known.
+        distance: Its distance to the query.
+        match: Whether it shows the query's person; None if either is not known or is junk.
     """
 
     rank: int
     name: str
     track_id: int
-    frames: tuple[int, int]
+    frames: tuple[int, int] | None
     distance: float
     match: bool | None
 
 
 class RankedQuery(NamedTuple):
-    """One query and what was found for it, nearest first; printed as a table."""
+    """One query and its ranking, nearest first; printed as a table."""
 
     name: str
     track_id: int
-    frames: tuple[int, int]
+    frames: tuple[int, int] | None
     found: tuple[Found, ...]
 
     def __str__(self) -> str:
         width = max(len(name) for name in ("tracklet", *(found.name for found in self.found)))
-        lines = [f"query {self.name} (frames {self.frames[0]}-{self.frames[1]})"]
+        lines = [f"query {self.name}" + (f" (frames {_span(self.frames)})" if self.frames else "")]
         lines.append(f"  rank  {'tracklet':<{width}}  distance  frames")
         for found in self.found:
             mark = {True: "  match", False: "  other", None: ""}[found.match]
-            first, last = found.frames
-            lines.append(f"  {found.rank:>4}  {found.name:<{width}}  {found.distance:8.4f}  {first}-{last}{mark}")
+            span = _span(found.frames) if found.frames else "-"
+            lines.append(f"  {found.rank:>4}  {found.name:<{width}}  {found.distance:8.4f}  {span}{mark}")
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ranking:
     """The gallery tracklets nearest to each query, nearest first.
 
     Args:
-        query: What was looked for.
-        gallery: Where it was looked for.
+        query: The queries.
+        gallery: Where they were searched for.
         indices: ``(num_query, K)`` int64, rows of the gallery; -1 at the end of a row for which an index found fewer.
-        distances: ``(num_query, K)`` float32, ascending along a row, infinite where ``indices`` are -1.
+        distances: ``(num_query, K)``, ascending along a row, infinite where ``indices`` are -1.
         metric: How distances were measured.
+        people: Labels of the people of query and gallery, None for those that are not known.
     """
 
-    query: Vectors
-    gallery: Vectors
+    query: Embeddings
+    gallery: Embeddings
     indices: Tensor
     distances: Tensor
     metric: Metric
+    people: tuple[Sequence[str | None], Sequence[str | None]] | None = None
 
     def match(self, row: int, column: int) -> bool | None:
-        """Whether a gallery tracklet shows the query's person; None where identities are not known."""
-        if self.query.pids is None or self.gallery.pids is None:
+        """Whether a gallery tracklet shows the query's person; None if either is not known or is junk."""
+        place = int(self.indices[row, column])
+        if self.people is None or place < 0:
             return None
-        return bool(self.query.pids[row] == self.gallery.pids[self.indices[row, column]])
+        person, other = self.people[0][row], self.people[1][place]
+        return None if {person, other} & {None, str(JUNK)} else person == other
 
     def __len__(self) -> int:
         return len(self.query)
@@ -98,26 +106,63 @@ class Ranking:
             raise IndexError(f"row must be below the {len(self)} queries, got {row}")
         row %= len(self)
         found = tuple(
-            Found(column + 1, *_who(self.gallery, place), distance, self.match(row, column))
+            Found(column + 1, *_described(self.gallery, place), distance, self.match(row, column))
             for column, (place, distance) in enumerate(
                 zip(self.indices[row].tolist(), self.distances[row].tolist(), strict=True)
             )
             if place >= 0
         )
-        return RankedQuery(*_who(self.query, row), found)
+        return RankedQuery(*_described(self.query, row), found)
 
     def __iter__(self) -> Iterator[RankedQuery]:
         return (self[row] for row in range(len(self)))
 
+    def __repr__(self) -> str:
+        matched = ""
+        if self.people is not None:
+            first = [self.match(row, 0) for row in range(len(self))]
+            matched = f", {first.count(True)} of {len(first) - first.count(None)} matched at rank 1"
+        return (
+            f"Ranking({len(self)} queries in {len(self.gallery)} tracklets, top {self.indices.shape[1]}, "
+            f"{self.metric}{matched})"
+        )
+
+    def _repr_html_(self) -> str:
+        title = repr(self) + ("" if len(self) <= 5 else "; the first five queries:")
+        try:
+            image = self.draw(rows=5)
+        except (OSError, ValueError, ImportError):  # the frames are elsewhere
+            rows = [("query", "rank", "tracklet", "distance", "match")]
+            for ranked in (self[row] for row in range(min(5, len(self)))):
+                for found in ranked.found[:10]:
+                    match = "" if found.match is None else "yes" if found.match else "no"
+                    rows.append((ranked.name, str(found.rank), found.name, f"{found.distance:.4f}", match))
+            return html_table(title, rows)
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        return (
+            html_table(title, []) + f'<img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Give plain numbers and strings, ready for JSON."""
+        """Return plain numbers and strings, ready for JSON."""
         rankings = [
-            {**ranked._asdict(), "found": [_without_none(found._asdict()) for found in ranked.found]} for ranked in self
+            {**_without_none(ranked._asdict()), "found": [_without_none(found._asdict()) for found in ranked.found]}
+            for ranked in self
         ]
         return {"metric": self.metric, "rankings": rankings}
 
+    def to_pandas(self) -> Any:  # pandas.DataFrame
+        """Return a ``pandas.DataFrame`` with one row per query and rank.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        rows = [{"query": ranked.name, **found._asdict()} for ranked in self for found in ranked.found]
+        return import_pandas().DataFrame(rows, columns=["query", *Found._fields])
+
     def table(self) -> str:
-        """Give a table to read, one block a query."""
+        """Return a table to read, one block per query."""
         return "\n".join(f"{ranked}\n" for ranked in self)
 
     def draw(
@@ -131,26 +176,25 @@ class Ranking:
             gallery_source: The same for the gallery.
 
         Raises:
-            FileNotFoundError: If the frames are no longer there.
+            FileNotFoundError: If the frames no longer exist.
             ValueError: If tracklets from memory were embedded and their source is left out, or ``rows`` is below 1.
         """
         if rows < 1:
             raise ValueError(f"rows must be at least 1, got {rows}")
         drawn = min(rows, len(self.query))
-        queries = [self.query.names[row] for row in range(drawn)]
+        queries = self.query.names[:drawn]
         found = [
             [self.gallery.names[place] for place in self.indices[row].tolist() if place >= 0] for row in range(drawn)
         ]
-        query_frames = _middle_frames(self.query, queries, query_source, "query_source")
-        gallery_frames = _middle_frames(
-            self.gallery, sorted({name for names in found for name in names}), gallery_source, "gallery_source"
-        )
+        wanted = sorted({name for names in found for name in names})
+        query_frames = _open(self.query, query_source, "query_source").middle_frames(queries)
+        gallery_frames = _open(self.gallery, gallery_source, "gallery_source").middle_frames(wanted)
         picture = []
         for row, names in enumerate(found):
-            tiles = [Tile(query_frames.get(queries[row]), f"query {queries[row]}")]
+            tiles = [Tile(query_frames.get(queries[row]), queries[row], "query")]
             for column, name in enumerate(names):
-                caption = f"{name}   {self.distances[row, column]:.3f}"
-                tiles.append(Tile(gallery_frames.get(name), caption, self.match(row, column)))
+                distance = f"{self.distances[row, column]:.3f}"
+                tiles.append(Tile(gallery_frames.get(name), name, distance, self.match(row, column)))
             picture.append(tiles)
         return draw_ranking(picture)
 
@@ -163,82 +207,157 @@ class Ranking:
         gallery_source: Source | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Write what :meth:`draw` draws, whole or not at all; the suffix says the format (``.png``, ``.jpg``).
+        """Write what :meth:`draw` draws, whole or not at all. The suffix is the format: ``.png``, ``.jpg``, ``.webp``.
 
         Raises:
             FileExistsError: If the file exists and ``overwrite`` is off.
-            ValueError: If the suffix is unknown.
+            ValueError: If the suffix is unknown, or the file is an input or a frame of one.
         """
-        path = check_picture(path, overwrite=overwrite)
+        path = check_output(path, overwrite=overwrite, suffixes=PICTURES, inputs=self._inputs(path))
         image = self.draw(rows=rows, query_source=query_source, gallery_source=gallery_source)
         with replacing(path) as unfinished:
             image.save(unfinished)
 
+    def _inputs(self, path: str | Path) -> Iterator[str | Path]:
+        """Yield what a picture must not replace: the embedded files, and folders of their frames."""
+        for side in (self.query, self.gallery):
+            for name in ("source", "tracks"):
+                if side.metadata.get(name):
+                    yield side.metadata[name]
+            if Path(path).exists() and Path(side.metadata.get("source") or "").suffix.lower() == ".csv":
+                opened = _open(side, None, "source")
+                assert isinstance(opened, TrackletSource)
+                yield from {getattr(tracklet.frames, "folder", "") for tracklet in opened.tracklets}
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Checked inputs of one ranking.
+
+    Args:
+        query: The queries that are asked for.
+        gallery: Where they are searched for.
+        own: Row of each query in the gallery if that holds them, else None.
+        count: Rows to find for each query.
+        metric: How distances are measured.
+        people: Labels of query and gallery, if they can be compared.
+    """
+
+    query: Embeddings
+    gallery: Embeddings
+    own: Tensor | None
+    count: int
+    metric: Metric
+    people: tuple[Sequence[str | None], Sequence[str | None]] | None
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """Vectors of the queries."""
+        return self.query.embeddings
+
 
 def rank(
-    query: Vectors | str | Path,
-    gallery: Vectors | GalleryIndex | str | Path,
+    query: Embeddings | str | Path,
+    gallery: Embeddings | GalleryIndex | str | Path,
     *,
     top: int = 10,
     metric: Metric | None = None,
     names: Sequence[str] | None = None,
+    labels: str | Path | None = None,
 ) -> Ranking:
     """Rank the tracklets of a gallery by their distance to each query.
 
-    If query and gallery are the same object or the same file, each query is left out of its own ranking.
+    If query and gallery are the same object or the same file, each query is left out of its own ranking. Tracklets at
+    equal distance stand in the order of the gallery.
 
     Args:
         query: Embeddings, or a file of them.
         gallery: The same, or an index, which may miss some of the nearest.
-        top: Gallery tracklets to give for each query, at most.
+        top: Gallery tracklets per query, at most.
         metric: ``"euclidean"``, or ``"cosine"`` for one minus the cosine; an index's own, else Euclidean, if left out.
         names: Query tracklets to rank for; all, if left out.
+        labels: Table of labels (``.csv``) by which matches are marked, as for ``nl3d evaluate``; the labels of the
+            embeddings, if left out.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If the two were made by different networks, or there is nothing to rank.
+        ValueError: If the two were made by different networks, there is nothing to rank, or the table of labels names
+            no tracklet of them.
 
     Example:
-        >>> vectors, ranges = torch.tensor([[0.0], [1.0], [5.0]]), torch.ones(3, 2, dtype=torch.int64)
-        >>> people = nl3d.Embeddings(vectors, torch.arange(3), ranges, ("a", "b", "c"))
+        >>> people = nl3d.Embeddings(torch.tensor([[0.0], [1.0], [5.0]]), names=("a", "b", "c"))
         >>> rank(people, people, top=1).indices.flatten().tolist()
         [1, 0, 1]
     """
-    task = prepare(query, gallery, top=top, metric=metric, names=names)
+    task = prepare(query, gallery, top=top, metric=metric, names=names, labels=labels)
     if isinstance(gallery, GalleryIndex):
         distances, indices = gallery.search(task.vectors, task.count, own=task.own)
     else:
         distances, indices = nearest(task.vectors, task.gallery, task.count, metric=task.metric, own=task.own)
-    return Ranking(task.query, task.gallery, indices, distances, task.metric)
+    return Ranking(task.query, task.gallery, indices, distances, task.metric, task.people)
 
 
-def check_picture(path: str | Path, *, overwrite: bool) -> Path:
-    """Refuse a picture that could not be written, before any work is done for it."""
-    path = check_output(path, overwrite=overwrite)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ValueError(f"picture must end in .png, .jpg or .webp, got {str(path)!r}")
-    return path
+def prepare(
+    query: Embeddings | str | Path,
+    gallery: Embeddings | GalleryIndex | str | Path,
+    *,
+    top: int,
+    metric: Metric | None,
+    names: Sequence[str] | None,
+    labels: str | Path | None = None,
+) -> Task:
+    """Read and check the arguments of :func:`rank`."""
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}")
+    if metric not in (None, "euclidean", "cosine"):
+        raise ValueError(f"metric must be one of 'euclidean', 'cosine', got {metric!r}")
+    if isinstance(gallery, GalleryIndex):
+        if metric not in (None, gallery.metric):
+            raise ValueError(f"metric must be that of the index, {gallery.metric!r}, got {metric!r}")
+        metric, gallery = gallery.metric, gallery.gallery
+    query = query if isinstance(query, Embeddings) else Embeddings.open(query)
+    gallery = gallery if isinstance(gallery, Embeddings) else Embeddings.open(gallery)
+    same = query is gallery or (
+        query.path is not None and gallery.path is not None and query.path.samefile(gallery.path)
+    )
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            "query and gallery must be of one width, embedded by the same network, "
+            f"got {query.shape[1]} and {gallery.shape[1]}"
+        )
+    require_same_maker(query.metadata, gallery.metadata)
+    query = query if names is None else query.select(names)
+    own = gallery.places(query.names) if same else None
+    count = min(top, len(gallery) - (own is not None))
+    if count < 1:
+        raise ValueError(f"gallery must hold a tracklet besides the query, got {len(gallery)} in all")
+    people = (query.people, gallery.people) if labels is None else people_from_table(labels, query, gallery, same)
+    known = people[0] is not None and people[1] is not None and are_comparable(people[0], people[1])
+    return Task(query, gallery, own, count, metric or "euclidean", (people[0], people[1]) if known else None)  # type: ignore[arg-type]
 
 
-def _who(embeddings: Vectors, row: int) -> tuple[str, int, tuple[int, int]]:
-    first, last = embeddings.frame_ranges[row].tolist()
-    return embeddings.names[row], int(embeddings.track_ids[row]), (first, last)
+def _described(embeddings: Embeddings, row: int) -> tuple[str, int, tuple[int, int] | None]:
+    frames = None
+    if embeddings.frame_ranges is not None:
+        first, last = embeddings.frame_ranges[row].tolist()
+        frames = first, last
+    return embeddings.names[row], int(embeddings.track_ids[row]), frames
+
+
+def _span(frames: tuple[int, int]) -> str:
+    return f"{frames[0]}-{frames[1]}"
 
 
 def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def _middle_frames(
-    embeddings: Vectors, names: Sequence[str], source: Source | None, argument: str
-) -> dict[str, Tensor]:
-    tracks = None
-    if source is None:
-        source = embeddings.metadata.get("source") or None
-        tracks = embeddings.metadata.get("tracks") or None
-    elif isinstance(source, str | Path):
-        tracks = embeddings.metadata.get("tracks") or None
+def _open(embeddings: Embeddings, source: Source | None, argument: str) -> Any:
+    """Open what a set was embedded from, or another source of the same tracklets."""
+    about, tracks = embeddings.metadata, None
+    if source is None or isinstance(source, str | Path):
+        source, tracks = source or about.get("source") or None, about.get("tracks") or None
     if source is None:
         raise ValueError(f"{argument} must be given for tracklets that were embedded from memory")
-    options = embeddings.metadata.get("box_options")
-    return open_source(source, tracks, boxes=BoxOptions.from_json(options) if options else None).middle_frames(names)
+    options = about.get("box_options")
+    return open_source(source, tracks, boxes=BoxOptions.from_json(options) if options else None)

@@ -1,4 +1,4 @@
-"""What an index misses: its answer beside the exact one, in one run."""
+"""Recall of an index: its answers beside the exact ones, in one run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nl3d.embedding.stored import Vectors
+from nl3d.embedding.embeddings import Embeddings
+from nl3d.retrieval.rank import prepare
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.nearest import nearest
-from nl3d.retrieval.task import prepare
 
 
 class Recall(NamedTuple):
-    """How much of the exact answer an index finds.
+    """Share of the exact answer that an index finds.
 
     Attributes:
         recall: Share of the exact nearest rows that the index found, a fraction in [0, 1].
         top: Nearest rows of each query that were compared.
         num_query: Queries that were compared.
-        index_seconds: Time that the index took for them.
-        exact_seconds: Time that the exact answer took.
+        index_seconds: Time of the index.
+        exact_seconds: Time of the exact search.
     """
 
     recall: float
@@ -38,16 +38,16 @@ class Recall(NamedTuple):
 
 
 def measure_recall(
-    query: Vectors | str | Path,
+    query: Embeddings | str | Path,
     index: GalleryIndex,
     *,
     top: int = 10,
     names: Sequence[str] | None = None,
     sample: int = 100,
 ) -> Recall:
-    """Compare what an index finds with the exact answer, for queries spread evenly over those given.
+    """Compare an index with exact search, for queries spread evenly over those given.
 
-    Of gallery rows at exactly the same distance one may stand for another, and then counts as missed.
+    A gallery row that stands in for another at the same distance counts as missed.
 
     Args:
         query: Embeddings, or a file of them.

@@ -1,4 +1,4 @@
-"""A picture of rankings: one row a query, the query at the left, what was found beside it."""
+"""A picture of rankings: one row per query, with the query at the left and its ranking beside it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 if TYPE_CHECKING:
     from torch import Tensor
 
-GREEN, RED, GREY, INK = (24, 150, 60), (205, 40, 40), (225, 225, 225), (30, 30, 30)
-BORDER, GAP, CAPTION = 5, 6, 18  # pixels
+# blue and vermilion of Okabe and Ito, which people with any colour vision tell apart
+MATCH, OTHER, GREY, INK = (0, 114, 178), (213, 94, 0), (225, 225, 225), (30, 30, 30)
+BORDER, GAP, LINE, BADGE = 5, 6, 15, 18  # pixels
 
 
 class Tile(NamedTuple):
@@ -19,12 +20,15 @@ class Tile(NamedTuple):
 
     Attributes:
         image: ``(3, H, W)`` uint8 of any size, or None for an empty tile.
-        caption: A few words below it.
-        match: True for a green border, False for a red one, None for none.
+        name: First line below it, shortened in the middle if it is too long.
+        note: Second line, never shortened, such as the distance.
+        match: True for a blue border with a tick and "match", False for an orange one with a cross and "other", None
+            for no border.
     """
 
     image: Tensor | None
-    caption: str
+    name: str
+    note: str = ""
     match: bool | None = None
 
 
@@ -33,21 +37,21 @@ def draw_ranking(rows: Sequence[Sequence[Tile]], *, tile_size: tuple[int, int] =
 
     Args:
         rows: The tiles of each row; rows may differ in length.
-        tile_size: Height and width that a picture is fitted into, in pixels; its proportions stay.
+        tile_size: Height and width of the box that a picture is fitted into, in pixels; its proportions stay.
 
     Raises:
         ValueError: If there is nothing to draw.
 
     Example:
-        >>> draw_ranking([[Tile(None, "query"), Tile(None, "first", True)]], tile_size=(64, 32)).size
-        (108, 106)
+        >>> draw_ranking([[Tile(None, "a", "query"), Tile(None, "b", "0.123", True)]], tile_size=(64, 32)).size
+        (108, 118)
     """
     if not rows or not all(rows):
         raise ValueError("rows must hold at least one tile each, got none")
     height, width = tile_size
-    step_x, step_y = width + 2 * BORDER + GAP, height + 2 * BORDER + CAPTION + GAP
+    step_x, step_y = width + 2 * BORDER + GAP, height + 2 * BORDER + 2 * LINE + GAP + 2
     columns = max(map(len, rows))
-    canvas = Image.new("RGB", (columns * step_x + (columns > 1) * 2 * GAP, len(rows) * step_y + GAP + 2), "white")
+    canvas = Image.new("RGB", (columns * step_x + (columns > 1) * 2 * GAP, len(rows) * step_y + GAP), "white")
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(size=12)
     for row, tiles in enumerate(rows):
@@ -56,10 +60,16 @@ def draw_ranking(rows: Sequence[Sequence[Tile]], *, tile_size: tuple[int, int] =
             y = GAP + row * step_y
             if tile.match is not None:
                 box = (x, y, x + width + 2 * BORDER - 1, y + height + 2 * BORDER - 1)
-                draw.rectangle(box, fill=GREEN if tile.match else RED)
+                draw.rectangle(box, fill=MATCH if tile.match else OTHER)
             _paste(canvas, tile.image, (x + BORDER, y + BORDER), tile_size)
-            text = _shorten(draw, tile.caption, font, width + 2 * BORDER)
-            draw.text((x + BORDER, y + height + 2 * BORDER + 2), text, fill=INK, font=font)
+            if tile.match is not None:
+                _draw_badge(draw, (x, y), tile.match)
+            below = y + height + 2 * BORDER + 1
+            draw.text((x + BORDER, below), _shorten(draw, tile.name, font, width), fill=INK, font=font)
+            word = {True: "  match", False: "  other", None: ""}[tile.match]
+            if draw.textlength(tile.note + word, font=font) > width + BORDER:
+                word = ""  # the tick or cross says it too
+            draw.text((x + BORDER, below + LINE), tile.note + word, fill=INK, font=font)
     return canvas
 
 
@@ -75,11 +85,22 @@ def _paste(canvas: Image.Image, image: Tensor | None, corner: tuple[int, int], t
     canvas.paste(tile, corner)
 
 
+def _draw_badge(draw: ImageDraw.ImageDraw, corner: tuple[int, int], match: bool) -> None:
+    """Draw a tick or a cross into the corner of a border."""
+    x, y = corner
+    draw.rectangle((x, y, x + BADGE, y + BADGE), fill=MATCH if match else OTHER)
+    tick = [(x + 4, y + 9), (x + 8, y + 13), (x + 14, y + 5)]
+    strokes = [tick] if match else [[(x + 5, y + 5), (x + 13, y + 13)], [(x + 13, y + 5), (x + 5, y + 13)]]
+    for stroke in strokes:
+        draw.line(stroke, fill="white", width=2)
+
+
 def _shorten(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int
 ) -> str:
-    if draw.textlength(text, font=font) <= width:
-        return text
-    while len(text) > 1 and draw.textlength(text + "...", font=font) > width:
-        text = text[:-1]
-    return text + "..."
+    """Leave out the middle of a text that is too long; names of tracklets differ at either end."""
+    kept, short = len(text), text
+    while kept > 1 and draw.textlength(short, font=font) > width:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}...{text[len(text) - kept // 2 :]}"
+    return short

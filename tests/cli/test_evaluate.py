@@ -248,16 +248,22 @@ def test_refusals_are_one_sentence(tmp_path, capsys):
         ((query, gallery, "--device", "cuda:77"), "device must be one that is there"),
         ((query, tmp_path / "none.npz"), "none.npz' does not exist"),
         ((query, tmp_path), "does not exist"),
-        ((query, with_nan), "gallery must be finite, got NaN or infinite values in 1 of 60 embeddings"),
+        ((query, with_nan), "gallery-nan.npz': embeddings must be finite, got NaN or infinite values for tracklet '6'"),
         ((query, tmp_path / "narrow.npz"), "query and gallery must have one width, got 6 and 4"),
         ((query, tmp_path / "others.npz"), "must have a match in g_pids under another camera, got none for any of 12"),
-        ((query, tmp_path / "short.npz"), "short.npz' must be 12, one for each embedding, got an array of shape (11,)"),
+        (
+            (query, tmp_path / "short.npz"),
+            "short.npz' must be (12,), one row for each embedding, got an array of shape (11,)",
+        ),
         ((query, tmp_path / "junk.npz"), "g_pids must hold more than junk"),
-        ((tmp_path / "junk.npz",), "junk.npz' must hold a person to look for, got 12 tracklets of junk or distractors"),
+        (
+            (tmp_path / "junk.npz",),
+            "junk.npz' must hold a person to search for, got 12 tracklets of junk or distractors",
+        ),
         ((everything,), "all.safetensors' must hold pids, or a table of labels must be given"),
         ((query, query, "--labels", table), "query.safetensors' holds no names, so it must have one row"),
         ((everything, "--labels", everything), "all.safetensors, line 1: a table must be text in UTF-8"),
-        (("--split", query, gallery, "--split", query, with_nan), "split 2: gallery must be finite"),
+        (("--split", query, gallery, "--split", query, with_nan), "split 2: embeddings file"),
     ]
     for arguments, message in cases:
         assert message in refused(capsys, *arguments), arguments

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nl3d.embedding.vector_files import read_vectors
+from nl3d.embedding.embeddings import Embeddings
 from tests.embedding.people import embeddings
 
 ROWS = torch.arange(6.0).view(3, 2)
@@ -45,8 +45,8 @@ def write_torch(path):
 )
 def test_reads_vectors_and_labels_of_every_kind(tmp_path, name, write):
     write(tmp_path / name)
-    found = read_vectors(tmp_path / name)
-    assert torch.equal(found.vectors, ROWS)
+    found = Embeddings.load(tmp_path / name)
+    assert torch.equal(found.embeddings, ROWS)
     assert (found.pids.tolist(), found.camids.tolist(), found.names) == (PIDS, CAMIDS, tuple(NAMES))
     assert found.pids.dtype == found.camids.dtype == torch.int64
 
@@ -55,16 +55,16 @@ def test_labels_may_be_missing(tmp_path):
     np.save(tmp_path / "rows.npy", ROWS.numpy().astype(">f8"))
     torch.save(ROWS.half().requires_grad_(), tmp_path / "rows.pt")
     write_npz(tmp_path / "rows.npz", huge=np.zeros(9))
-    for name, dtype in (("rows.npy", torch.float64), ("rows.pt", torch.float16), ("rows.npz", torch.float32)):
-        found = read_vectors(tmp_path / name)
-        assert torch.equal(found.vectors, ROWS.to(dtype))
-        assert not found.vectors.requires_grad
-        assert (found.pids, found.camids, found.names) == (None, None, None)
+    for name, dtype in (("rows.npy", torch.float64), ("rows.pt", torch.float32), ("rows.npz", torch.float32)):
+        found = Embeddings.load(tmp_path / name)
+        assert torch.equal(found.embeddings, ROWS.to(dtype))
+        assert not found.embeddings.requires_grad
+        assert (found.pids, found.camids, found.has_names) == (None, None, False)
 
 
 def test_knows_which_network_made_our_own(tmp_path):
     embeddings(ROWS, metadata={"network": "abc", "output": "features"}).save(tmp_path / "own.safetensors")
-    assert read_vectors(tmp_path / "own.safetensors").made_by == {"network": "abc", "output": "features"}
+    assert Embeddings.load(tmp_path / "own.safetensors").metadata == {"network": "abc", "output": "features"}
 
 
 class Runs:
@@ -75,6 +75,10 @@ class Runs:
 def write_pickle(path):
     with path.open("wb") as file:
         pickle.dump({"embeddings": Runs()}, file, protocol=2)
+
+
+def write_bomb(path):
+    np.savez_compressed(path, embeddings=np.zeros((50_000_000, 1)))
 
 
 @pytest.mark.parametrize(
@@ -94,20 +98,47 @@ def write_pickle(path):
         ("rows.npy", lambda path: np.save(path, np.zeros(3)), r"must be floating point .* got torch.float64 \(3,\)"),
         ("rows.npy", lambda path: np.save(path, np.array([["a"]])), r"must be floating point .* got <U1 \(1, 1\)"),
         ("rows.pt", lambda path: torch.save([[1], [2, 3]], path), "must be an array of numbers or text, got list"),
-        ("rows.npz", lambda path: write_npz(path, pids=PIDS[:2]), r"^pids of '.*' must be 3, one .* shape \(2,\)"),
-        ("rows.npz", lambda path: write_npz(path, camids=np.zeros(3)), "^camids of '.*' must be whole numbers, got fl"),
-        ("rows.npz", lambda path: write_npz(path, pids=["ann", "bob", "cy"]), "a table of labels may hold names"),
-        ("rows.npz", lambda path: write_npz(path, names=["a"]), r"^names of '.*' must be 3, one .* shape \(1,\)"),
+        ("rows.npz", lambda path: write_npz(path, pids=PIDS[:2]), r"^pids of '.*' must be \(3,\), one .* shape \(2,\)"),
+        ("rows.npz", lambda path: write_npz(path, camids=[1, 2.5, 3]), r"^camids of '.*': label must be .* '2.5'"),
+        ("rows.npz", lambda path: write_npz(path, pids=[1, np.nan, 3]), r"^pids of '.*': label must be .* 'nan'"),
+        ("rows.npz", lambda path: write_npz(path, pids=[True] * 3), r"^pids of '.*' must be whole numbers, got bool"),
+        ("rows.npz", lambda path: write_npz(path, track_ids=[1.0, 2, 3]), r"^track_ids of .* must be whole numbers"),
+        ("rows.npz", lambda path: write_npz(path, names=["a"]), r"^names of '.*' must be \(3,\), one .* shape \(1,\)"),
+        ("rows.npz", write_bomb, "its arrays would take 400,000,128 bytes, far more than the file"),
     ],
 )  # fmt: skip
 def test_refuses_in_one_sentence(tmp_path, name, write, message, capsys):
     write(tmp_path / name)
     with pytest.raises(ValueError, match=message) as refusal:
-        read_vectors(tmp_path / name)
+        Embeddings.load(tmp_path / name)
     assert "\n" not in str(refusal.value)
     assert capsys.readouterr().out == ""  # nothing in a file was run
 
 
 def test_refuses_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"embeddings file '.*none.npz' does not exist; nl3d embed writes one"):
-        read_vectors(tmp_path / "none.npz")
+        Embeddings.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt", "safetensors"])
+def test_labels_are_parsed_as_in_tables(tmp_path, suffix):
+    path = tmp_path / f"rows.{suffix}"
+    people = {"npz": ["ann", "0007", "-1.0"], "pt": ["ann", 7, -1], "safetensors": torch.tensor([3.0, 7, -1])}[suffix]
+    if suffix == "npz":
+        write_npz(path, pids=people, camids=np.array([1.0, 2, 2]))
+    elif suffix == "pt":
+        torch.save({"features": ROWS, "pids": people, "camids": np.array([1, 2, 2])}, path)
+    else:
+        save_file({"features": ROWS, "pids": people, "camids": torch.tensor([1, 2, 2]).short()}, path)
+    found = Embeddings.load(path)
+    assert found.people == ("3" if suffix == "safetensors" else "ann", "7", "-1")
+    assert found.pids.tolist() == [3 if suffix == "safetensors" else 1, 7, -1]
+    assert (found.cameras, found.camids.tolist()) == (("1", "2", "2"), [1, 2, 2])
+
+
+def test_ids_of_64_bits_stay_apart(tmp_path):
+    ids = np.array([2**64 - 1, 2**64 - 2, 2**63], dtype=np.uint64)
+    write_npz(tmp_path / "rows.npz", pids=ids)
+    found = Embeddings.load(tmp_path / "rows.npz")
+    assert found.people == tuple(map(str, ids.tolist()))
+    assert len(set(found.pids.tolist())) == 3

@@ -120,7 +120,9 @@ def test_draws_the_frames_from_where_they_were_embedded(tmp_path):
         ranking.save_picture(path)
     ranking.save_picture(path, overwrite=True)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["people", "ranking.png"]
-    with pytest.raises(ValueError, match=r"picture must end in .png, .jpg or .webp"):
+    with pytest.raises(
+        ValueError, match=r"output .* must end in .png, .jpg, .jpeg, .webp, which is its format, got '.txt'"
+    ):
         ranking.save_picture(tmp_path / "ranking.txt")
     with pytest.raises(ValueError, match="rows must be at least 1"):
         ranking.draw(rows=0)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from nl3d.data.sources import Record
 from nl3d.embedding.embedder import columns, make_notes
+from nl3d.embedding.vector_files import CONTENT, pack_columns
 from nl3d.files import replacing, write_safetensors, write_safetensors_rows
 
 
@@ -107,17 +108,12 @@ class PartFolder:
         notes = make_notes(records, rows, unreadable=unreadable)
         found = columns([records[row] for row in rows])
         found["frame_ranges"] = torch.tensor([(1, lengths[row]) for row in rows], dtype=torch.int64)
-        names = found.pop("names")
-        header = {
-            **metadata, "notes": json.dumps(notes), "run": self.digest,
-            "content": "nl3d embeddings", "names": json.dumps(names),
-        }  # fmt: skip
+        header = {**metadata, "notes": json.dumps(notes), "run": self.digest, "content": CONTENT}
         shape = len(rows), width
         whole = (
             self.path / f"{self.digest}.joined"
         )  # beside the parts, so that a killed joining leaves nothing elsewhere
-        tensors = {name: column for name, column in found.items() if column is not None}
-        write_safetensors_rows(whole, "embeddings", shape, self._vectors(), tensors, header)
+        write_safetensors_rows(whole, "embeddings", shape, self._vectors(), pack_columns(found), header)
         whole.replace(self.output)
         return *shape, notes["dropped_tracks"]
 
@@ -181,7 +177,7 @@ def source_digest(tracklets: Sequence[Any], records: Sequence[Record]) -> str:
         names = getattr(tracklet.frames, "names", None)
         frames = b"\n".join(names.tolist()) if names is not None else os.fsencode("\n".join(map(str, tracklet.frames)))
         folder = getattr(tracklet.frames, "folder", "")
-        digest.update(os.fsencode(f"{record.name}\n{record.pid}\n{record.camid}\n{folder}\n{len(frames)}\n"))
+        digest.update(os.fsencode("\n".join(map(str, (*record, folder, len(frames), "")))))
         digest.update(frames)
     return digest.hexdigest()[:16]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from nl3d.embedding.embedder import BATCHES_PER_PART, OutputLayer, TrackletEmbed
 from nl3d.embedding.embeddings import require_finite
 from nl3d.embedding.network import device_of_rank
 from nl3d.embedding.sharing.parts import PartFolder, owners, run_of, source_digest
-from nl3d.files import LARGEST_HEADER, check_output
+from nl3d.files import check_output
 
 
 class Share(NamedTuple):
@@ -205,7 +204,7 @@ def open_share(source: str | Path | TrackletSource, share: Share, *, check_files
     Raises:
         FileNotFoundError: If the source or a frame does not exist.
         TypeError: If it is neither a table nor a folder.
-        ValueError: If it is a video, or its tracklets' names are more than a file can hold.
+        ValueError: If it is a video.
     """
     if isinstance(source, TrackletSource) and source.path:
         return source
@@ -213,12 +212,6 @@ def open_share(source: str | Path | TrackletSource, share: Share, *, check_files
         raise TypeError(f"source must be a table or a folder that all processes see, got {type(source).__name__}")
     opened = open_source(Path(source).resolve(), check_files=False)
     assert isinstance(opened, TrackletSource)  # a video has tracks
-    names = json.dumps(json.dumps([record.name for record in opened.records]))
-    if len(names) > 0.99 * LARGEST_HEADER:
-        raise ValueError(
-            f"names of tracklets must fit into the {LARGEST_HEADER // 10**6} MB of a header, got {len(names)} bytes "
-            f"for {len(opened.records)} tracklets; shorten them, or cut the table into several"
-        )
     if check_files and Path(source).suffix.lower() == ".csv":
         count = len(opened.tracklets)
         mine = opened.tracklets[count * share.rank // share.world : count * (share.rank + 1) // share.world]

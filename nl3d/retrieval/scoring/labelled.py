@@ -1,4 +1,4 @@
-"""Embeddings joined to their labels, from a table or from the files themselves: what an evaluation takes."""
+"""Embeddings joined to their labels, from a table or from the files themselves, for an evaluation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nl3d.embedding.embeddings import require_made_alike
-from nl3d.embedding.vector_files import VectorFile, read_vectors
+from nl3d.data.labels import DISTRACTOR, JUNK, number_labels
+from nl3d.embedding.embeddings import Embeddings, require_same_maker
 from nl3d.retrieval.scoring.labels import LabelRow, LabelTable, read_labels
 
 
@@ -26,8 +26,9 @@ class Retrieval:
         g_pids: ``(num_gallery,)`` int64.
         q_camids: ``(num_query,)`` int64, if known.
         g_camids: ``(num_gallery,)`` int64, if known.
-        protocol: What made them queries and gallery: ``"parts"`` of a table, ``"files"``, or ``"all"`` against all.
-        notes: What was left out, a sentence each.
+        protocol: How query and gallery were told apart: ``"parts"`` of a table, two ``"files"``, or ``"all"`` against
+            all.
+        notes: What was left out, one sentence each.
     """
 
     query: Tensor
@@ -40,7 +41,7 @@ class Retrieval:
     notes: tuple[str, ...] = ()
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Give what :func:`nl3d.metrics.evaluate` takes, in its order."""
+        """Return the arguments of :func:`nl3d.metrics.evaluate`, in its order."""
         return self.query, self.gallery, self.q_pids, self.g_pids, self.q_camids, self.g_camids
 
 
@@ -55,44 +56,45 @@ def read_retrieval(
 ) -> Retrieval:
     """Read embeddings and their labels, for ``evaluate(*read_retrieval(...).arguments())``.
 
-    Labels are those of a table, joined by the names of the tracklets, or else those in the files. A table whose
-    ``part`` column says ``query`` and ``gallery`` settles which rows these are, from one file or two, and each of them
-    must be there. Without one, two files are query and gallery, and one file is all against all: every tracklet of a
-    person is looked for among all of them.
+    Labels are those of a table, joined by the names of the tracklets, or else those in the files. They are compared as
+    text, so two files may have been embedded apart. A table's ``part`` column says which rows are ``query`` and
+    ``gallery``, from one file or two, and each of them must be there. Without one, two files are query and gallery, and
+    one file is all against all: every tracklet of a person is searched for among all of them.
 
     Args:
-        query: File of the queries, or of everything; see :func:`nl3d.embedding.vector_files.read_vectors`.
+        query: File of the queries, or of everything; see :meth:`nl3d.Embeddings.load`.
         gallery: File of the gallery; that of the queries, if left out.
         labels: Table; see :func:`read_labels`.
-        junk_pids: As for :func:`nl3d.metrics.evaluate`; all against all, these are no queries.
-        distractor_pids: As for :func:`nl3d.metrics.evaluate`; all against all, these are no queries.
-        exclude_same_camera: As for :func:`nl3d.metrics.evaluate`. If not, cameras need not be known, but nothing can be
-            query and gallery at once, since it would find itself.
+        junk_pids: As for :func:`nl3d.metrics.evaluate`; they are not queries of all against all.
+        distractor_pids: As for :func:`nl3d.metrics.evaluate`; they are not queries of all against all.
+        exclude_same_camera: As for :func:`nl3d.metrics.evaluate`. If off, cameras need not be known, but no tracklet
+            can be query and gallery at once, since it would find itself.
 
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file cannot be read, labels are missing, or they and the embeddings do not fit.
     """
     nobody = {*junk_pids, *distractor_pids}
-    first = read_vectors(query)
-    alone = gallery is None or (Path(gallery).exists() and Path(gallery).samefile(first.path))
-    second = first if gallery is None or alone else read_vectors(gallery)
-    require_made_alike(first.made_by, second.made_by)
+    first = Embeddings.open(query)
+    alone = gallery is None or (Path(gallery).exists() and Path(gallery).samefile(query))
+    second = first if gallery is None or alone else Embeddings.open(gallery)
+    require_same_maker(first.metadata, second.metadata)
     table = None if labels is None else read_labels(labels, nobody=nobody)
     has_parts = table is not None and table.has_parts
     if table is not None and not has_parts and not alone:
         _check_names_differ(first, second, table)
     sides = [_join(file, table, part, alone) for file, part in ((first, "query"), (second, "gallery"))]
     if alone and not has_parts:
-        sides[0] = sides[0].only([place for place, pid in enumerate(sides[0].pids) if pid not in nobody])
+        excluded = set(map(str, nobody))
+        sides[0] = sides[0].only([place for place, person in enumerate(sides[0].people) if person not in excluded])
         if not sides[0].places:
             raise ValueError(
-                f"embeddings file {str(first.path)!r} must hold a person to look for, got {len(first)} tracklets of "
+                f"embeddings file {str(first.path)!r} must hold a person to search for, got {len(first)} tracklets of "
                 "junk or distractors"
             )
     if exclude_same_camera:
         for side in sides:
-            if side.camids is None:
+            if side.cameras is None:
                 raise ValueError(
                     f"camids of {str(side.file.path)!r} must be known, so that the same camera can be left out; give "
                     "them in the file, or in a table of labels"
@@ -102,10 +104,22 @@ def read_retrieval(
             "exclude_same_camera must be on where a tracklet is query and gallery at once, or it finds itself, "
             f"got {len(both)} of them"
         )
-    (q_pids, q_camids), (g_pids, g_camids) = (side.labels() for side in sides)
+    people = [side.people for side in sides]
+    if not are_comparable(*people):
+        raise ValueError(
+            f"people of {str(first.path)!r} and {str(second.path)!r} must have labels of one kind, got "
+            f"{people[0][0]!r} and {people[1][0]!r}; give one table of labels for both (--labels)"
+        )
+    numbers = number_labels([*people[0], *people[1]], {JUNK, DISTRACTOR, *nobody})
+    q_pids, g_pids = (torch.tensor([numbers[person] for person in side], dtype=torch.int64) for side in people)
+    cameras = [side.cameras or [] for side in sides]
+    numbers = number_labels([*cameras[0], *cameras[1]])
+    q_camids, g_camids = (
+        torch.tensor([numbers[camera] for camera in side], dtype=torch.int64) if side else None for side in cameras
+    )
     return Retrieval(
-        query=first.vectors[sides[0].places],
-        gallery=second.vectors[sides[1].places],
+        query=first.embeddings[sides[0].places],
+        gallery=second.embeddings[sides[1].places],
         q_pids=q_pids,
         g_pids=g_pids,
         q_camids=q_camids,
@@ -116,32 +130,76 @@ def read_retrieval(
 
 
 class _Side(NamedTuple):
-    """Query or gallery: rows of a file, and the label of each."""
+    """Query or gallery: rows of a file, and their labels."""
 
-    file: VectorFile
+    file: Embeddings
     places: list[int]
-    pids: list[int]
-    camids: list[int] | None
+    people: list[str]
+    cameras: list[str] | None
 
     def only(self, kept: list[int]) -> _Side:
-        camids = None if self.camids is None else [self.camids[i] for i in kept]
-        return _Side(self.file, [self.places[i] for i in kept], [self.pids[i] for i in kept], camids)
-
-    def labels(self) -> tuple[Tensor, Tensor | None]:
-        camids = None if self.camids is None else torch.tensor(self.camids, dtype=torch.int64)
-        return torch.tensor(self.pids, dtype=torch.int64), camids
+        cameras = None if self.cameras is None else [self.cameras[i] for i in kept]
+        return _Side(self.file, [self.places[i] for i in kept], [self.people[i] for i in kept], cameras)
 
 
-def _join(file: VectorFile, table: LabelTable | None, part: str, alone: bool) -> _Side:
-    own_camids = None if file.camids is None else file.camids.tolist()
+def are_comparable(query: Sequence[str | None], gallery: Sequence[str | None]) -> bool:
+    """Whether two sets of labels of people can share any: not if one has numbers only and the other names only.
+
+    Junk and distractors are numbers in any set and count for neither.
+    """
+    kinds = []
+    for labels in (query, gallery):
+        real = {*labels} - {None, str(JUNK), str(DISTRACTOR)}
+        kinds.append({label is not None and label.lstrip("-").isdecimal() for label in real})
+    return not kinds[0] or not kinds[1] or bool(kinds[0] & kinds[1])
+
+
+def people_from_table(
+    labels: str | Path, query: Embeddings, gallery: Embeddings, alone: bool
+) -> tuple[list[str | None], list[str | None]]:
+    """Return the people of query and gallery by a table of labels, None for tracklets that it does not name.
+
+    Args:
+        labels: Table; see :func:`read_labels`.
+        query: The queries.
+        gallery: The gallery.
+        alone: Whether both are of one file.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If it cannot be read, or names no tracklet of one of the two.
+    """
+    table = read_labels(labels)
+    if not table.has_parts and not alone:
+        _check_names_differ(query, gallery, table)
+    sides = []
+    for part, side in (("query", query), ("gallery", gallery)):
+        named: dict[str, str | None] = {}
+        for row in table.rows:
+            if not table.has_parts or alone or row.part == part:
+                named[f"{row.part}/{row.name}"] = row.person
+                # a name of two people, one in each part, says nothing by itself
+                named[row.name] = row.person if named.get(row.name, row.person) == row.person else None
+        people = [named.get(name) for name in side.names]
+        if not any(people):
+            raise ValueError(
+                f"table of labels {str(table.path)!r} must name tracklets of the {part}, such as {side.names[0]!r}; "
+                f"it names {_some(row.name for row in table.rows)}"
+            )
+        sides.append(people)
+    return sides[0], sides[1]
+
+
+def _join(file: Embeddings, table: LabelTable | None, part: str, alone: bool) -> _Side:
+    own_cameras = None if file.cameras is None or None in file.cameras else [str(camera) for camera in file.cameras]
     if table is None:
-        if file.pids is None:
+        if file.people is None or None in file.people:
             raise ValueError(
                 f"embeddings file {str(file.path)!r} must hold pids, or a table of labels must be given, with the "
                 "columns tracklet, pid and camid"
             )
-        return _Side(file, list(range(len(file))), file.pids.tolist(), own_camids)
-    if file.names is None:
+        return _Side(file, list(range(len(file))), [str(person) for person in file.people], own_cameras)
+    if not file.has_names:
         rows, places = _in_order(file, table, part, alone)
     elif table.has_parts:
         rows = [row for row in table.rows if row.part == part]
@@ -157,14 +215,14 @@ def _join(file: VectorFile, table: LabelTable | None, part: str, alone: bool) ->
         rows, places = [known[name] for name in file.names], list(range(len(file)))
     if not rows:
         raise ValueError(f"table of labels {str(table.path)!r} must have rows of the part {part!r}, got none")
-    camids = [row.camid for row in rows if row.camid is not None]
-    if not camids and own_camids is not None:
-        camids = [own_camids[place] for place in places]
-    return _Side(file, places, [row.pid for row in rows], camids or None)
+    cameras = [row.camera for row in rows if row.camera is not None]
+    if not cameras and own_cameras is not None:
+        cameras = [own_cameras[place] for place in places]
+    return _Side(file, places, [row.person for row in rows], cameras or None)
 
 
-def _in_order(file: VectorFile, table: LabelTable, part: str, alone: bool) -> tuple[list[LabelRow], list[int]]:
-    """Take the rows of a file without names for the tracklets of the table, one after another."""
+def _in_order(file: Embeddings, table: LabelTable, part: str, alone: bool) -> tuple[list[LabelRow], list[int]]:
+    """Join the rows of a file without names to the tracklets of the table in order."""
     if not alone and not table.has_parts:
         raise ValueError(
             f"embeddings file {str(file.path)!r} must hold names, or the table of labels a part column, so that they "
@@ -180,11 +238,8 @@ def _in_order(file: VectorFile, table: LabelTable, part: str, alone: bool) -> tu
     return [row for row, _ in chosen], [place for _, place in chosen]
 
 
-def _find(file: VectorFile, table: LabelTable, rows: Sequence[LabelRow]) -> list[int]:
-    assert file.names is not None
+def _find(file: Embeddings, table: LabelTable, rows: Sequence[LabelRow]) -> list[int]:
     known = {name: place for place, name in enumerate(file.names)}
-    if len(known) != len(file):
-        raise ValueError(f"names of {str(file.path)!r} must differ from each other, to be joined with a table")
     places = [known.get(f"{row.part}/{row.name}", known.get(row.name)) for row in rows]
     lacking = [row.name for row, place in zip(rows, places, strict=True) if place is None]
     if lacking:
@@ -200,19 +255,19 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def _check_names_differ(first: VectorFile, second: VectorFile, table: LabelTable) -> None:
-    shared = sorted({*(first.names or ())} & {*(second.names or ())})
-    if shared:
+def _check_names_differ(first: Embeddings, second: Embeddings, table: LabelTable) -> None:
+    shared = sorted({*first.names} & {*second.names})
+    if shared and first.has_names and second.has_names:
         raise ValueError(
             f"table of labels {str(table.path)!r} must have a part column where query and gallery share names, "
             f"such as {shared[0]!r}, since these may be two tracklets"
         )
 
 
-def _left_out(table: LabelTable, files: Sequence[VectorFile]) -> tuple[str, ...]:
+def _left_out(table: LabelTable, files: Sequence[Embeddings]) -> tuple[str, ...]:
     """Name what only one of table and files has, where the table's parts or the files are what counts."""
-    held = {name for file in files for name in file.names or ()}
-    if not all(file.names for file in files):
+    held = {name for file in files for name in file.names}
+    if not all(file.has_names for file in files):
         return ()
     if table.has_parts:
         named = {name for row in table.rows for name in (row.name, f"{row.part}/{row.name}")}

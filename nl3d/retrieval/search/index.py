@@ -12,21 +12,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from nl3d.embedding.stored import StoredEmbeddings, Vectors, blocks_of, rows_at_once, vectors_of, width_of
+from nl3d.data.frames.names import require_file
+from nl3d.embedding.embeddings import Embeddings, rows_per_block
 from nl3d.files import check_output, replacing
 from nl3d.metrics.distance import Metric
+from nl3d.retrieval.search.nearest import normalise, order_by_distance
 from nl3d.retrieval.search.settings import IndexSettings, refuse_foreign, training_rows
 
-MAGIC = b"nl3dindx"
+MAGIC = b"nl3dind2"
+_REBUILD = "build it again (--rebuild-index)"
+_LARGEST_CARD = 2**16  # bytes
+_ALLOWANCE = 256 * 2**20  # bytes that a small file may ask for
 
 
 class GalleryIndex:
     """An index of a gallery's vectors, and the gallery that it was built from; :func:`nl3d.rank` takes it as one.
 
-    The index only proposes: for each query it names ``candidates`` rows, whose vectors are then read from the gallery,
-    so that the distances given are exact, and measured as everywhere in nl3d. What it can do is miss a row.
+    The index only proposes: for each query it names ``candidates`` rows. Their vectors are read from the gallery and
+    measured as everywhere in nl3d, so distances are exact. The index can only miss rows.
 
     Source: Johnson et al. 2017, arXiv:1702.08734 (lists and codes); Malkov and Yashunin 2016, arXiv:1603.09320 (hnsw).
 
@@ -35,8 +39,8 @@ class GalleryIndex:
         metric: How distances are measured.
         settings: How it was built.
         candidates: Rows named for each query; None is four times those asked for.
-        nprobe: Lists that ivfpq looks into; one in 16 unless told.
-        ef_search: Rows that hnsw keeps in view; 128 unless told.
+        nprobe: Lists that ivfpq looks into; by default one in 16.
+        ef_search: Rows that hnsw keeps in view; by default 128.
 
     Example:
         >>> people = nl3d.Embeddings(torch.eye(3), torch.arange(3), torch.ones(3, 2).long(), ("a", "b", "c"))
@@ -45,21 +49,22 @@ class GalleryIndex:
         1.4142135381698608
     """
 
-    def __init__(self, index: Any, gallery: Vectors, metric: Metric, settings: IndexSettings, digest: str) -> None:
+    def __init__(self, index: Any, gallery: Embeddings, metric: Metric, settings: IndexSettings, digest: str) -> None:
         self._index, self._digest = index, digest
         self.gallery, self.metric, self.settings = gallery, metric, settings
+        self._centre = _centre(gallery, metric)
         self.candidates: int | None = None
         self.nprobe = max(1, ceil((settings.nlist or 1) / 16))
         self.ef_search = 128
 
     @classmethod
     def build(
-        cls, gallery: Vectors, settings: IndexSettings | None = None, *, metric: Metric = "euclidean"
+        cls, gallery: Embeddings, settings: IndexSettings | None = None, *, metric: Metric = "euclidean"
     ) -> GalleryIndex:
-        """Index a gallery, which is read once, and its training rows once before.
+        """Index a gallery. It is read once, after its training rows.
 
         Args:
-            gallery: Embeddings in memory or in their file.
+            gallery: Embeddings, in memory or opened.
             settings: How to build; chosen from the size of the gallery, if left out.
             metric: ``"euclidean"`` or ``"cosine"``.
 
@@ -70,31 +75,32 @@ class GalleryIndex:
         faiss = import_faiss()
         if metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric must be one of 'euclidean', 'cosine', got {metric!r}")
-        rows, width = len(gallery), width_of(gallery)
+        rows, width = gallery.shape
         settings = (settings or IndexSettings()).resolved(rows, width)
         index = faiss.index_factory(width, _recipe(settings), faiss.METRIC_L2 if metric == "euclidean" else 0)
-        hashed = _hash(gallery)
+        hashed, centre = _hash(gallery), _centre(gallery, metric)
         with _threads_of_torch(faiss):
             if settings.kind == "hnsw":
                 index.hnsw.efConstruction = settings.ef_construction
             if settings.kind == "ivfpq":
                 index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1  # or FAISS prints
-                index.train(_prepared(_training_sample(gallery, settings), metric).numpy())
-            for _, block in blocks_of(gallery):
+                index.train(_prepared(_training_sample(gallery, settings), metric, centre).numpy())
+            for _, block in gallery.blocks():
                 hashed.update(block.contiguous().numpy().data)
-                index.add(_prepared(block, metric).numpy())
+                index.add(_prepared(block, metric, centre).numpy())
         return cls(index, gallery, metric, settings, hashed.hexdigest())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write one file, whole or not at all: FAISS's own, and behind it what ties it to its gallery.
+        """Write one file, whole or not at all: FAISS's own format, followed by what ties it to its gallery.
 
         Raises:
             FileExistsError: If there is such a file and ``overwrite`` is off.
             FileNotFoundError: If its folder does not exist.
         """
         path = check_output(path, overwrite=overwrite)
+        rows, width = self.gallery.shape
         card = {"metric": self.metric, "settings": self.settings.given(), "gallery": self._digest,
-                "rows": len(self.gallery), "width": width_of(self.gallery), "stamp": _stamp(self.gallery)}  # fmt: skip
+                "rows": rows, "width": width, "stamp": self.gallery.stamp}  # fmt: skip
         tail = json.dumps(card).encode()
         with replacing(path) as unfinished:
             import_faiss().write_index(self._index, str(unfinished))
@@ -102,13 +108,13 @@ class GalleryIndex:
                 file.write(tail + len(tail).to_bytes(8, "little") + MAGIC)
 
     @classmethod
-    def open(cls, path: str | Path, gallery: Vectors) -> GalleryIndex:
+    def open(cls, path: str | Path, gallery: Embeddings) -> GalleryIndex:
         """Open a file that :meth:`save` wrote; it is mapped, so that memory holds what is being searched.
 
         Args:
             path: The file.
-            gallery: What it was built from. If its file has another size or time of change than then, it is read and
-                compared; embeddings in memory are compared each time.
+            gallery: What it was built from. It is read and compared unless its file has the size and time of change
+                that it had then.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -117,24 +123,25 @@ class GalleryIndex:
         """
         faiss = import_faiss()
         where = f"index file {str(path)!r}"
-        card = _read_card(Path(path), where)
-        stamp = _stamp(gallery)
-        if (card["rows"], card["width"]) != (len(gallery), width_of(gallery)):
+        card, settings = _read_card(Path(path), where)
+        rows, width = gallery.shape
+        if (card["rows"], card["width"]) != (rows, width):
             raise ValueError(
-                f"{where} must be of this gallery of {len(gallery)} x {width_of(gallery)} numbers, "
-                f"got one of {card['rows']} x {card['width']}; build it again (--rebuild-index)"
+                f"{where} must be of this gallery of {rows} x {width} numbers, "
+                f"got one of {card['rows']} x {card['width']}; {_REBUILD}"
             )
+        stamp = None if gallery.stamp is None else [*gallery.stamp]
         if (stamp is None or stamp != card["stamp"]) and _digest(gallery) != card["gallery"]:
-            raise ValueError(
-                f"{where} must be of this gallery, whose vectors have changed since; build it again (--rebuild-index)"
-            )
+            raise ValueError(f"{where} must be of this gallery, whose vectors have changed since; {_REBUILD}")
         try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{where} cannot be read by FAISS {faiss.__version__}; build it again (--rebuild-index)"
-            ) from error
-        return cls(index, gallery, card["metric"], IndexSettings(**card["settings"]), card["gallery"])
+            with _bounded_reads(faiss, 2 * Path(path).stat().st_size + _ALLOWANCE):
+                index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except (RuntimeError, MemoryError):
+            raise ValueError(f"{where} cannot be read by FAISS {faiss.__version__}; {_REBUILD}") from None
+        kind = type(index).__name__
+        if (index.ntotal, index.d) != (rows, width) or not kind.startswith(_FAISS_CLASSES[settings.kind or "flat"]):
+            raise ValueError(f"{where} must hold what it says, got {kind} of {index.ntotal} x {index.d}; {_REBUILD}")
+        return cls(index, gallery, card["metric"], settings, card["gallery"])
 
     def set_effort(
         self, *, candidates: int | None = None, nprobe: int | None = None, ef_search: int | None = None
@@ -152,7 +159,7 @@ class GalleryIndex:
         self.ef_search = self.ef_search if ef_search is None else ef_search
 
     def search(self, query: Tensor, count: int, *, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Find the nearest gallery rows of each query, as far as the index knows them.
+        """Find the nearest gallery rows of each query, as far as the index proposes them.
 
         Args:
             query: Vectors to search for.
@@ -173,36 +180,39 @@ class GalleryIndex:
             effort = faiss.SearchParametersIVF(nprobe=self.nprobe)
         if self.settings.kind == "hnsw":
             effort = faiss.SearchParametersHNSW(efSearch=max(self.ef_search, fetch))
-        distances = torch.full((len(query), count), torch.inf)
+        distances = query.new_full((len(query), count), torch.inf)
         rows = torch.full((len(query), count), -1, dtype=torch.int64)
-        step = max(1, rows_at_once(query.shape[1]) // fetch)
+        step = max(1, rows_per_block(query.shape[1]) // fetch)
         for start in range(0, len(query), step):
             some = slice(start, start + step)
             with _threads_of_torch(faiss):
-                _, named = self._index.search(_prepared(query[some], self.metric).numpy(), fetch, params=effort)
+                _, named = self._index.search(
+                    _prepared(query[some], self.metric, self._centre).numpy(), fetch, params=effort
+                )
             found = torch.from_numpy(named)
             if own is not None:
                 found[found == own[some, None]] = -1
-            found = found.sort(dim=1).values  # so that equal distances stand in the order of the gallery
-            ascending = self._measured(query[some], found).sort(dim=1, stable=True)
-            distances[some, :fetch] = ascending.values[:, :count]
-            rows[some, :fetch] = found.gather(1, ascending.indices[:, :count])
+            if int(found.max()) >= len(self.gallery):
+                raise ValueError(f"index must name rows below {len(self.gallery)}, got {int(found.max())}; {_REBUILD}")
+            known, places = found.clamp(min=0).unique(return_inverse=True)
+            gallery = self.gallery.rows(known)
+            dtype = torch.promote_types(query.dtype, gallery.dtype)
+            places = torch.where(found < 0, -1, places)
+            ascending = order_by_distance(query[some].to(dtype), gallery.to(dtype), places, count, self.metric)
+            distances[some, :fetch] = ascending[0].to(distances.dtype)
+            rows[some, :fetch] = torch.where(ascending[1] < 0, -1, known[ascending[1]])
         return distances, rows
 
-    def _measured(self, query: Tensor, found: Tensor) -> Tensor:
-        """Measure from each query to what the index named for it; infinitely far is what it did not name."""
-        known, places = found.clamp(min=0).unique(return_inverse=True)
-        gallery = _prepared(vectors_of(self.gallery, known), self.metric)[places]  # (num_query, fetch, D)
-        query = _prepared(query, self.metric)[:, None]
-        if self.metric == "euclidean":
-            measured = torch.linalg.vector_norm(gallery.sub_(query), dim=2)
-        else:
-            measured = (1 - (gallery @ query.mT)[:, :, 0]).clamp_(min=0)
-        return measured.masked_fill_(found < 0, torch.inf)
+
+def is_index(path: Path) -> bool:
+    """Whether a file ends as those of :meth:`GalleryIndex.save` do, of any version."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - len(MAGIC)))
+        return file.read()[:-1] == MAGIC[:-1]
 
 
 def import_faiss() -> Any:
-    """Import FAISS where it is used, since it is an extra.
+    """Import FAISS, which is an extra.
 
     Raises:
         ModuleNotFoundError: If it is not installed.
@@ -215,8 +225,22 @@ def import_faiss() -> Any:
 
 
 @contextmanager
+def _bounded_reads(faiss: Any, size: int) -> Iterator[None]:
+    """Let FAISS allocate no vector larger than ``size`` bytes while it reads, whatever a damaged file says."""
+    if not hasattr(faiss, "set_deserialization_vector_byte_limit"):
+        yield
+        return
+    before = faiss.get_deserialization_vector_byte_limit()
+    faiss.set_deserialization_vector_byte_limit(size)
+    try:
+        yield
+    finally:
+        faiss.set_deserialization_vector_byte_limit(before)
+
+
+@contextmanager
 def _threads_of_torch(faiss: Any) -> Iterator[None]:
-    """Let FAISS, which has an OpenMP of its own, use as many threads as PyTorch does."""
+    """Let FAISS, which has an OpenMP of its own, use as many threads as PyTorch."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(torch.get_num_threads())
     try:
@@ -225,58 +249,70 @@ def _threads_of_torch(faiss: Any) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
+_FAISS_CLASSES = {"flat": "IndexFlat", "hnsw": "IndexHNSWFlat", "ivfpq": "IndexIVFPQ"}
+
+
 def _recipe(settings: IndexSettings) -> str:
-    """Say the settings in the language of FAISS's factory."""
+    """Return the settings as FAISS's factory takes them."""
     if settings.kind == "ivfpq":
         return f"IVF{settings.nlist},PQ{settings.pq_bytes}x8np"  # no polysemous codes: minutes, and not used here
     return "Flat" if settings.kind == "flat" else f"HNSW{settings.hnsw_m},Flat"
 
 
-def _prepared(rows: Tensor, metric: Metric) -> Tensor:
-    """Give rows as FAISS wants them; it has the inner product, which is the cosine of rows of length one."""
+def _centre(gallery: Embeddings, metric: Metric) -> Tensor:
+    """Return a point amid the gallery; FAISS loses digits of vectors that lie far from zero."""
     if metric == "cosine":
-        return F.normalize(rows / rows.abs().amax(1, keepdim=True).clamp(min=1e-30), dim=1)
+        return torch.zeros(gallery.shape[1])
+    return gallery.rows(torch.arange(0, len(gallery), max(1, len(gallery) // 256))).median(0).values
+
+
+def _prepared(rows: Tensor, metric: Metric, centre: Tensor) -> Tensor:
+    """Return rows as FAISS takes them; its inner product is the cosine of rows of length one."""
+    rows = (normalise(rows) if metric == "cosine" else rows - centre).float().contiguous()
     if not torch.linalg.vector_norm(rows, dim=1).square().isfinite().all():
         raise ValueError("embeddings must have finite squares, got values that are too large; normalise them")
-    return rows.contiguous()
+    return rows
 
 
-def _training_sample(gallery: Vectors, settings: IndexSettings) -> Tensor:
-    """Draw training rows, one from each of as many stretches of the gallery, so that its file is walked once."""
+def _training_sample(gallery: Embeddings, settings: IndexSettings) -> Tensor:
+    """Draw training rows, one from each of as many stretches of the gallery, so that its file is read in order."""
     assert settings.nlist is not None
-    rows = len(gallery)
-    count = min(training_rows(rows, width_of(gallery)), max(64 * settings.nlist, 2**14))
+    rows, width = gallery.shape
+    count = min(training_rows(rows, width), max(64 * settings.nlist, 2**14))
     places = torch.arange(count) + torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return vectors_of(gallery, (places * rows / count).long().clamp(max=rows - 1))
+    return gallery.rows((places * rows / count).long().clamp(max=rows - 1))
 
 
-def _hash(gallery: Vectors) -> Any:
-    return hashlib.blake2b(f"{len(gallery)} {width_of(gallery)}".encode(), digest_size=20)
+def _hash(gallery: Embeddings) -> Any:
+    return hashlib.blake2b(f"{gallery.shape[0]} {gallery.shape[1]}".encode(), digest_size=20)
 
 
-def _digest(gallery: Vectors) -> str:
+def _digest(gallery: Embeddings) -> str:
     hashed = _hash(gallery)
-    for _, block in blocks_of(gallery):
+    for _, block in gallery.blocks():
         hashed.update(block.contiguous().numpy().data)
     return hashed.hexdigest()
 
 
-def _stamp(gallery: Vectors) -> list[int] | None:
-    """Tell size and time of change of a gallery's file."""
-    if not isinstance(gallery, StoredEmbeddings):
-        return None
-    return [gallery.stamp.st_size, gallery.stamp.st_mtime_ns]
-
-
-def _read_card(path: Path, where: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{where} does not exist")
+def _read_card(path: Path, where: str) -> tuple[dict[str, Any], IndexSettings]:
+    """Read and check what stands behind FAISS's part of an index file."""
+    require_file(path, what="index file")
+    if not is_index(path):
+        raise ValueError(f"{where} must be written by nl3d rank --index-file, got something else")
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 16))
-        end = file.read()
-        length = int.from_bytes(end[:8], "little")
-        if len(end) == 16 and end[8:] == MAGIC and length <= size - 16:
+        length = int.from_bytes(file.read(8), "little")
+        if file.read() != MAGIC:
+            raise ValueError(f"{where} is of an older version; {_REBUILD}")
+        try:
+            if not 0 < length <= min(size - 16, _LARGEST_CARD):
+                raise ValueError("its length is wrong")
             file.seek(size - 16 - length)
-            return json.loads(file.read(length))
-    raise ValueError(f"{where} must be written by nl3d rank --index-file, got something else")
+            card = json.loads(file.read(length))
+            settings = IndexSettings(**card["settings"]).resolved(card["rows"], card["width"])
+            if card["metric"] not in ("euclidean", "cosine") or not isinstance(card["gallery"], str):
+                raise ValueError("its metric is unknown")
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError, ZeroDivisionError) as error:
+            raise ValueError(f"{where} is damaged ({type(error).__name__}: {error}); {_REBUILD}") from None
+    return {"stamp": None, **card}, settings

@@ -1,4 +1,4 @@
-"""How an index is built: what the user says, and what the size of the gallery says where he does not."""
+"""Settings of an index, with defaults from the size of the gallery."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Kind: TypeAlias = Literal["flat", "hnsw", "ivfpq"]
 
 KINDS = ("flat", "hnsw", "ivfpq")
 FLAT_UP_TO = 100_000  # rows that are compared one by one in milliseconds
-CODE_VALUES = 256  # that a byte of a code tells apart, each learnt from a row at least
+CODE_VALUES = 256  # of one byte of a code; each is learnt from at least one row
 ROWS_PER_LIST = 39  # for training; k-means of fewer is poor
 MOST_TRAINING_BYTES = 512 * 2**20
 MOST_PQ_BYTES = 64
@@ -18,15 +18,15 @@ MOST_PQ_BYTES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:
-    """What is fixed once an index is built; what is None is chosen for the gallery by :meth:`resolved`.
+    """Settings that are fixed once an index is built; :meth:`resolved` chooses those that are None.
 
     Args:
         kind: ``"flat"`` compares every row, ``"hnsw"`` walks a graph of neighbours, ``"ivfpq"`` compares codes of a
             few bytes in the nearest of many lists. None is flat up to 100,000 rows, then ivfpq.
         nlist: Lists of ivfpq.
-        pq_bytes: Bytes a row in ivfpq; must divide the width.
-        hnsw_m: Links a row in hnsw, to each side.
-        ef_construction: Rows that hnsw looks at to link a new one.
+        pq_bytes: Bytes per row in ivfpq; must divide the width.
+        hnsw_m: Links per row in hnsw.
+        ef_construction: Candidates that hnsw considers to link a new row.
     """
 
     kind: Kind | None = None
@@ -70,17 +70,17 @@ class IndexSettings:
         return IndexSettings(kind=kind, nlist=nlist, pq_bytes=size)
 
     def given(self) -> dict[str, Any]:
-        """Give the settings that are not None."""
+        """Return the settings that are not None."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
-        """Read as ``ivfpq (nlist 2828, pq_bytes 64)``."""
+        """Return text such as ``ivfpq (nlist 2828, pq_bytes 64)``."""
         rest = ", ".join(f"{key} {value}" for key, value in self.given().items() if key != "kind")
         return f"{self.kind} ({rest})" if rest else f"{self.kind}"
 
 
 def training_rows(rows: int, width: int) -> int:
-    """Tell how many rows an index of lists may be trained on."""
+    """Return the number of rows that an index of lists may be trained on."""
     return min(rows, max(CODE_VALUES, MOST_TRAINING_BYTES // (4 * width)))
 
 

@@ -395,10 +395,20 @@ def test_refuses_sources_that_processes_cannot_share(tmp_path, table):
         run(table, tmp_path / "none" / "out.safetensors")
 
 
-def test_refuses_names_that_no_file_could_hold(tmp_path, table, monkeypatch):
-    monkeypatch.setattr(shards, "LARGEST_HEADER", 200)
-    with pytest.raises(ValueError, match=r"names of tracklets must fit .* got \d+ bytes for 23 tracklets; shorten"):
-        run(table, tmp_path / "out.safetensors")
+def test_names_and_labels_may_be_longer_than_a_header(tmp_path, monkeypatch):
+    write_jpeg(tmp_path / "1.jpg", (9, 9, 9))
+    names = [f"{number}{'x' * 1000}" for number in range(3)]
+    rows = [
+        f"1.jpg,{name},{person},{camera}" for name, person, camera in zip(names, ("bob", 7, -1), "yxy", strict=True)
+    ]
+    table = tmp_path / "names.csv"
+    table.write_text("\n".join(["path,tracklet,pid,camid", *rows]) + "\n")
+    monkeypatch.setattr("nl3d.files.LARGEST_HEADER", 3000)
+    run(table, tmp_path / "out.safetensors")
+    made = nl3d.Embeddings.load(tmp_path / "out.safetensors")
+    assert made.names == tuple(names)
+    assert (made.people, made.cameras) == (("bob", "7", "-1"), ("y", "x", "y"))
+    assert (made.pids.tolist(), made.camids.tolist()) == ([1, 7, -1], [2, 1, 2])
 
 
 def test_what_vectors_hang_on_is_told_apart(table):

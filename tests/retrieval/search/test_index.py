@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import nl3d
-from nl3d.embedding import stored
-from nl3d.embedding.stored import StoredEmbeddings
+from nl3d.embedding import embeddings as embeddings_module
+from nl3d.embedding.embeddings import Embeddings
 from nl3d.retrieval.recall import measure_recall
 from nl3d.retrieval.search import index as module
 from nl3d.retrieval.search.index import GalleryIndex
@@ -31,12 +31,12 @@ def people(count, width=8, seed=0):
 def gallery(tmp_path):
     path = tmp_path / "gallery.safetensors"
     people(600).save(path)
-    return StoredEmbeddings(path)
+    return Embeddings.open(path)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(stored, "BLOCK_BYTES", 4 * 8 * 100)  # a hundred rows: six blocks
+    monkeypatch.setattr(embeddings_module, "BLOCK_BYTES", 4 * 8 * 100)  # a hundred rows: six blocks
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
@@ -51,7 +51,7 @@ def test_exhausted_an_index_gives_the_exact_ranking(tmp_path, gallery, settings,
         assert index.settings == settings.resolved(600, 8)
         index.set_effort(**({"nprobe": 8} if settings.kind == "ivfpq" else {"ef_search": 600}), candidates=600)
     found = nl3d.rank(query, index, top=7)
-    exact = nl3d.rank(query, embeddings(stored.all_vectors(gallery)), top=7, metric=metric)
+    exact = nl3d.rank(query, embeddings(gallery.embeddings), top=7, metric=metric)
     assert torch.equal(found.indices, exact.indices)
     torch.testing.assert_close(found.distances, exact.distances, atol=2e-5, rtol=1e-4)
     assert found.metric == metric
@@ -123,7 +123,7 @@ def test_an_index_of_another_gallery_is_refused(tmp_path, gallery):
         GalleryIndex.open(path, changed)
     changed.save(gallery.path, overwrite=True)
     with pytest.raises(ValueError, match=r"gallery.faiss' must be of this gallery, whose vectors have changed"):
-        GalleryIndex.open(path, StoredEmbeddings(gallery.path))
+        GalleryIndex.open(path, Embeddings.open(gallery.path))
     with pytest.raises(ValueError, match="of this gallery of 599 x 8 numbers, got one of 600 x 8; build it again"):
         GalleryIndex.open(path, people(599))
 
@@ -135,9 +135,9 @@ def test_a_gallery_s_file_is_read_again_only_if_it_has_changed(tmp_path, gallery
     copied.write_bytes(gallery.path.read_bytes())
     read = []
     monkeypatch.setattr(module, "_digest", lambda given, digest=module._digest: read.append(given) or digest(given))
-    GalleryIndex.open(path, StoredEmbeddings(gallery.path))
+    GalleryIndex.open(path, Embeddings.open(gallery.path))
     assert read == []
-    GalleryIndex.open(path, other := StoredEmbeddings(copied))
+    GalleryIndex.open(path, other := Embeddings.open(copied))
     assert read == [other]
 
 
@@ -203,7 +203,7 @@ def test_refuses_what_cannot_be_searched(gallery):
     with pytest.raises(ValueError, match="of one width"):
         nl3d.rank(people(3, width=4), index)
     with pytest.raises(ValueError, match="must have finite squares, got values that are too large"):
-        GalleryIndex.build(embeddings([[1e30]]))
+        GalleryIndex.build(embeddings([[1e30], [-1e30]]))
     with pytest.raises(ValueError, match="sample must be at least 1, got 0"):
         measure_recall(gallery, index, sample=0)
 
