@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nl3d._version import __version__ as __version__
-from nl3d.weights.import_hook import announce_to_timm
 
 _PUBLIC = {
     "SeparableConv3d": "nl3d.layers.separable",
@@ -28,6 +27,8 @@ _PUBLIC = {
     "Layout": "nl3d.models.layouts",
     "register_layout": "nl3d.models.layouts",
     "from_checkpoint": "nl3d.convert.checkpoint",
+    "from_pretrained": "nl3d.weights.load",
+    "register_timm": "nl3d.weights.timm_registry",
     "resnet3d18": "nl3d.weights.factories",
     "resnet3d18_nl": "nl3d.weights.factories",
     "resnet3d34": "nl3d.weights.factories",
@@ -71,8 +72,10 @@ if TYPE_CHECKING:
     from nl3d.weights.factories import resnet50_tp as resnet50_tp
     from nl3d.weights.inflated import inflated as inflated
     from nl3d.weights.inflated import reid_model as reid_model
+    from nl3d.weights.load import from_pretrained as from_pretrained
     from nl3d.weights.records import list_models as list_models
     from nl3d.weights.records import list_weights as list_weights
+    from nl3d.weights.timm_registry import register_timm as register_timm
 
 __all__ = ["__version__", *_PUBLIC]
 
@@ -87,6 +90,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-announce_to_timm()

@@ -61,6 +61,9 @@ def build_model(args: argparse.Namespace) -> nn.Module:
 
     model, weights = choose_network(args)
     models = nl3d.list_models()
+    if args.model is None and model not in models:
+        pick_device(args.device)
+        return nl3d.from_pretrained(weights, num_classes=0)  # an architecture of its own, as its config describes it
     if model not in models:
         raise ValueError(f"unknown model {model!r}; choose from: {', '.join(models)}")
     pick_device(args.device)

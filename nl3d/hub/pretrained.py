@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
@@ -37,6 +38,7 @@ class PretrainedMixin(
     """
 
     _unsaveable: tuple[str, ...] = ()
+    _builds_on_meta: ClassVar[bool] = True
 
     def __new__(cls: type[ModelT], *args: Any, **kwargs: Any) -> ModelT:
         """Remember the arguments, as the base does, and those that it would silently save as their defaults."""
@@ -147,7 +149,7 @@ class PretrainedMixin(
             weights_path = fetch(source, WEIGHTS_FILE, revision=commit, **access)
         config = read_config(config_path)
         known = cls.option_names()
-        with on_meta():
+        with on_meta() if cls._builds_on_meta else nullcontext():
             model = cls(**{**{key: value for key, value in config.items() if key in known}, **options})
         network = cast(Any, model)
         tensors = read_safetensors(weights_path, copy=Path(source).is_dir())
@@ -176,8 +178,8 @@ class PretrainedMixin(
             f"- Embedding: {network.embedding_dim} numbers; classes: {network.num_classes}\n"
             f"- Weights start from: {cfg.get('description', 'not recorded')}\n"
             f"- Licence: {cfg.get('license', 'not recorded')}\n\n"
-            "```python\nimport nl3d, timm\n\n"
-            'model = timm.create_model("hf-hub:ORG/NAME", pretrained=True).eval()\n```\n'
+            "```python\nimport nl3d\n\n"
+            'model = nl3d.from_pretrained("hf-hub:ORG/NAME")\n```\n'
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nl3d.hub.fill import fill_model, new_modules
 from nl3d.inflate.state_dict import inflate_state_dict
 from nl3d.models.framewise import FramewiseNet
+from nl3d.models.inflated import InflatedReID
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.training.checkpoint import read_checkpoint
 from nl3d.training.config import TrainingConfig, read_config
@@ -109,7 +110,7 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 
 def rebuild_network(described: dict[str, Any], config: TrainingConfig, num_classes: int) -> nn.Module:
     """Build the network that :func:`describe_network` described, with random weights."""
-    kinds: dict[str, Any] = {"ResNet3d": ResNet3d, "FramewiseNet": FramewiseNet}
+    kinds: dict[str, Any] = {"ResNet3d": ResNet3d, "FramewiseNet": FramewiseNet, "InflatedReID": InflatedReID}
     if described.get("kind") in kinds:
         model = kinds[described["kind"]](**{**described["options"], "num_classes": num_classes})
     else:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from nl3d.hub.fetch import fetch
 from nl3d.hub.fill import fill_model, new_modules, read_safetensors
-from nl3d.inflate import Inflate2dTo3d, place_non_local
+from nl3d.inflate import Inflate2dTo3d
 from nl3d.inflate.kernels import KernelInit
-from nl3d.layers.head import ReIDHead
-from nl3d.layers.non_local import NonLocalMode, Subsample
 from nl3d.layers.time_padding import TimePadding
-from nl3d.models.reid_network import ReIDNetwork
+from nl3d.models.inflated import CLIP_CFG, InflatedReID
+from nl3d.weights.open import INFLATED_PREFIX, Checkpoint, open_own_weights
 
 if TYPE_CHECKING:
     from nl3d.inflate.convert import Where
-
-CLIP_CFG: Mapping[str, int] = {"num_frames": 8, "frame_step": 1}
-"""What an image network's record does not say of clips: the paper's 8 frames (Sec. 4.2), one after the other."""
 
 
 def inflated(
@@ -86,81 +82,21 @@ def inflated(
     return video
 
 
-class InflatedReID(ReIDNetwork):
-    """An inflated network as a re-identification network: its last feature map goes into a :class:`~nl3d.ReIDHead`.
-
-    Args:
-        backbone: What :class:`~nl3d.Inflate2dTo3d` gave, with a ``forward_features`` that gives a map.
-        embedding_dim: Width of the bottleneck.
-        num_classes: Identities to classify, 0 for no classifier.
-        dropout: Share of the embedding that is dropped before the classifier, in training.
-
-    Shape:
-        - Input: ``(B, C, T, H, W)``
-        - Output: :class:`~nl3d.ReIDOutput`
-
-    Raises:
-        ValueError: If the backbone's last features are no map.
-    """
-
-    def __init__(self, backbone: Any, embedding_dim: int = 512, *, num_classes: int = 0, dropout: float = 0.5) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.in_channels: int = backbone.in_channels_of_clips or 3
-        self.new_tensors: tuple[str, ...] | None = None  # what no checkpoint filled, if one filled anything
-        self.pretrained_cfg = {**CLIP_CFG, **backbone.pretrained_cfg}
-        if not self.pretrained_cfg.get("fixed_input_size"):
-            self.pretrained_cfg["input_size"] = (self.pretrained_cfg["input_size"][0], 256, 128)  # pedestrians
-        self.num_features = _width(backbone)
-        self.head = ReIDHead(self.num_features, embedding_dim, num_classes=num_classes, dropout=dropout)
-
-    def forward_features(self, clips: Tensor) -> Tensor:
-        """Feature map ``(B, num_features, T', H', W')`` of clips ``(B, C, T, H, W)``."""
-        return self.backbone.forward_features(clips)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute activations in the backward pass, where the image network can."""
-        self.backbone.set_grad_checkpointing(enable)
+_INFLATION = inspect.signature(inflated).parameters.keys()
 
 
 def reid_model(
-    name: str,
-    weights: str | None = None,
-    *,
-    num_classes: int = 0,
-    embedding_dim: int = 512,
-    dropout: float = 0.5,
-    non_local: Mapping[str, Sequence[int]] | None = None,
-    non_local_mode: NonLocalMode = "embedded_gaussian",
-    non_local_scale: bool = False,
-    non_local_subsample: Subsample | None = None,
-    time_kernel: int = 3,
-    init: KernelInit = "average",
-    separable: bool = False,
-    time_padding: TimePadding = "zeros",
-    time_stride: Mapping[str, int] | None = None,
-    where: Where | None = None,
-    **options: Any,
+    name: str, weights: str | Checkpoint | None = None, *, num_classes: int = 0, **options: Any
 ) -> InflatedReID:
     """Build a re-identification network over clips from any convolutional image network of timm.
 
     Args:
         name: timm's name of the network.
-        weights: As for :func:`inflated`, or a safetensors file of such a network with its head.
+        weights: As for :func:`inflated`, or a safetensors file, folder or repository of such a network with its head.
+            Options that were saved with it stand where nothing is said here.
         num_classes: Identities to classify, 0 for no classifier.
-        embedding_dim: Width of the bottleneck.
-        dropout: Share of the embedding that is dropped before the classifier, in training.
-        non_local: Stage to zero-based indices of the blocks that get a non-local block, as ``{"stages.2": (2, 5)}``.
-        non_local_mode: As ``mode`` of :class:`~nl3d.NonLocalBlock3d`.
-        non_local_scale: As its ``scale``.
-        non_local_subsample: As its ``subsample``.
-        time_kernel: As for :class:`~nl3d.Inflate2dTo3d`, and so are the next five.
-        init: See there.
-        separable: See there.
-        time_padding: See there.
-        time_stride: See there.
-        where: See there.
-        options: Any option of :func:`timm.create_model`.
+        options: Arguments of :class:`~nl3d.models.inflated.InflatedReID`, such as ``embedding_dim``, ``dropout``,
+            ``time_kernel`` or ``non_local={"stages.2": (2, 5)}``, and any option of :func:`timm.create_model`.
 
     Shape:
         - Input: ``(B, 3, T, H, W)``, RGB normalised by ``model.pretrained_cfg["mean"]`` and ``["std"]``
@@ -174,35 +110,42 @@ def reid_model(
         >>> model(torch.rand(2, 3, 4, 64, 32)).logits.shape
         torch.Size([2, 625])
     """
-    whole = None
-    if weights is not None and Path(weights).is_file():
-        tensors = read_safetensors(Path(weights), copy=True)
+    saved = open_own_weights(weights) if isinstance(weights, str) and Path(weights).exists() else weights
+    known = set(InflatedReID.option_names()) - {"backbone", "num_classes", "backbone_options"}
+    own: dict[str, Any] = {}
+    if isinstance(saved, Checkpoint):
+        if (architecture := saved.config.get("architecture")) != f"{INFLATED_PREFIX}{name}":
+            raise ValueError(f"weights {saved.source!r} must be of {INFLATED_PREFIX}{name}, but are of {architecture}")
+        own = {key: value for key, value in saved.config.items() if key in known}
+        options = {**(saved.config.get("backbone_options") or {}), **options}
+    own |= {key: value for key, value in options.items() if key in known}
+    backbone_options = {key: value for key, value in options.items() if key not in known}
+    model = InflatedReID(name, num_classes=num_classes, backbone_options=backbone_options or None, **own)
+    if isinstance(saved, Checkpoint):
+        fill_inflated(model, saved.tensors)
+        model.pretrained_cfg.update(saved.cfg)
+    elif isinstance(weights, str):
+        tensors = read_safetensors(Path(weights), copy=True) if Path(weights).is_file() else {}
         if any(key.startswith("backbone.") for key in tensors):
-            whole, weights = tensors, None
-    backbone = inflated(
-        name,
-        weights,
-        time_kernel=time_kernel,
-        init=init,
-        separable=separable,
-        time_padding=time_padding,
-        time_stride=time_stride,
-        where=where,
-        num_classes=0,
-        **options,
-    )
-    if non_local:
-        place_non_local(backbone, non_local, mode=non_local_mode, scale=non_local_scale, subsample=non_local_subsample)
-    model = InflatedReID(backbone, embedding_dim, num_classes=num_classes, dropout=dropout)
-    if whole is not None:
-        classifier = whole.get("head.classifier.weight")
-        if classifier is not None and len(classifier) != num_classes:
-            whole = {key: tensor for key, tensor in whole.items() if not key.startswith("head.classifier.")}
-        fill_model(model, whole, new=[name for name in new_modules(model) if name.endswith(".classifier")])
-    elif weights is not None:
-        fresh = re.compile(r"head\.|.*\.non_local\.")
-        model.new_tensors = tuple(key for key in model.state_dict() if fresh.match(key))
+            fill_inflated(model, tensors)
+        else:
+            inflation = {key: value for key, value in own.items() if key in _INFLATION}
+            backbone = inflated(name, weights, num_classes=0, **inflation, **backbone_options)
+            image = {f"backbone.{key}": tensor for key, tensor in backbone.state_dict().items()}
+            fill_model(model, image, new=new_modules(model))
     return model
+
+
+def fill_inflated(model: InflatedReID, tensors: Mapping[str, Tensor]) -> None:
+    """Fill an inflated network from a file of its own kind; another number of classes leaves the classifier new.
+
+    Raises:
+        ValueError: If the tensors are not the network's.
+    """
+    classifier = tensors.get("head.classifier.weight")
+    if classifier is not None and len(classifier) != model.num_classes:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
+    fill_model(model, tensors, new=[name for name in new_modules(model) if name.endswith(".classifier")])
 
 
 def _image_network(
@@ -246,18 +189,3 @@ def _find(name: str, weights: str) -> tuple[str | None, Path]:
     if not cfg.hf_hub_id or not filename.endswith(".safetensors"):
         raise ValueError(f"weights {weights!r} of {name} are not on the Hub as safetensors; pass a file of your own")
     return cfg.tag, fetch(cfg.hf_hub_id, filename)
-
-
-def _width(backbone: Any) -> int:
-    """Channels of the last feature map, from one black frame."""
-    channels, height, width = backbone.pretrained_cfg["input_size"]
-    clip = next(backbone.parameters()).new_zeros(1, backbone.in_channels_of_clips or channels, 1, height, width)
-    training = {module: module.training for module in backbone.modules()}
-    with torch.no_grad():
-        features = backbone.eval().forward_features(clip)
-    for module, was in training.items():
-        module.training = was
-    if not isinstance(features, Tensor) or features.ndim != 5:
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(f"backbone must give a map (B, C, T, H, W) as its last features, got {shape}")
-    return int(features.shape[1])

@@ -19,6 +19,8 @@ from nl3d.hub.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, rea
 from nl3d.weights.records import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
+INFLATED_PREFIX = "inflated:"
+"""What precedes timm's name in the architecture of an inflated network."""
 BUNDLED_MODEL = "resnet3d18_nl"
 BUNDLED = Path(__file__).parent / "bundled"
 """Folder of the weights that come with the package: one folder a network, as ``save_pretrained`` writes it."""

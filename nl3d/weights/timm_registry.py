@@ -1,4 +1,4 @@
-"""The networks in timm's registry: ``create_model``, ``list_models``, ``list_pretrained``, ``features_only``."""
+"""nl3d's networks in timm's registry, on request: ``create_model``, ``list_models``, ``list_pretrained``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,25 @@ from typing import Any
 
 from torch import nn
 
-from nl3d.weights.inflated_names import register_inflated
 from nl3d.weights.open import HUB_PREFIX, open_weights, spec_cfg
 from nl3d.weights.records import FACTORIES, list_weights
 
 GENERIC = ("resnet3d", "framewise")
-"""What timm calls networks of other blocks or backbones than the named ones; their config.json says the rest."""
+"""timm's names of networks of other blocks or backbones than the named ones; config.json holds the rest."""
+
+INFLATED_PREFIX = "inflated_"
+CONVOLUTIONAL = (
+    "byoanet", "byobnet", "coat", "convmixer", "convnext", "cpubone", "crossvit", "csatv2", "cspnet", "cspnext",
+    "davit", "densenet", "dla", "dpn", "edgenext", "efficientformer", "efficientformer_v2", "efficientnet",
+    "efficientvim", "efficientvit_mit", "efficientvit_msra", "fasternet", "fastvit", "focalnet", "gcvit", "ghostnet",
+    "hardcorenas", "hgnet", "hrnet", "iformer", "inception_next", "inception_resnet_v2", "inception_v3",
+    "inception_v4", "lcnetv2", "levit", "lowformer", "mambaout", "maxxvit", "metaformer", "mobilenetv3",
+    "mobilenetv5", "mobilevit", "mvitv2", "nasnet", "nextvit", "nfnet", "pnasnet", "pvt_v2", "rdnet", "regnet",
+    "repghost", "repvit", "res2net", "resnest", "resnet", "resnetv2", "rexnet", "selecsls", "senet", "shvit",
+    "sknet", "starnet", "swiftformer", "tiny_vit", "tresnet", "twins", "vgg", "visformer",
+    "vision_transformer_hybrid", "vitamin", "volo", "vovnet", "xception", "xception_aligned", "xcit",
+)  # fmt: skip
+"""timm's modules whose networks have at least four spatial convolutions."""
 
 TIMM_NAMES = {"in_chans": "in_channels", "drop_rate": "dropout", "global_pool": "pool"}
 _FEATURE_OPTIONS = ("out_indices", "feature_cls")
@@ -21,29 +34,69 @@ _FEATURE_OPTIONS = ("out_indices", "feature_cls")
 default_cfgs: dict[str, Any] = {}  # timm looks here for what a network's checkpoints are
 
 
-def register_models() -> None:
-    """Put every network and every checkpoint's tag into timm's registry; a second call does nothing."""
-    from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model
+def register_timm(*, inflated: bool = False) -> None:
+    """Add nl3d's networks and the tags of their checkpoints to timm's registry; a second call changes nothing.
 
-    if is_model(GENERIC[0]):
-        return
+    Args:
+        inflated: Whether to add ``inflated_NAME`` for every convolutional network of timm as well, nearly a thousand
+            names; each builds :func:`nl3d.inflated` of ``NAME``.
+
+    Example:
+        >>> import timm
+        >>> nl3d.register_timm()
+        >>> timm.list_models("resnet3d50*")
+        ['resnet3d50', 'resnet3d50_nl']
+    """
+    import timm
+    from timm.models import is_model, register_model
+
+    if not is_model(GENERIC[0]):
+        default_cfgs.update(_default_cfgs())
+        for name in (*FACTORIES, *GENERIC):
+            register_model(_entrypoint(name))
+    if inflated and not timm.list_models(f"{INFLATED_PREFIX}*"):
+        for module in CONVOLUTIONAL:
+            for name in timm.list_models(module=module):
+                register_model(_inflated_entrypoint(name))
+
+
+def _default_cfgs() -> dict[str, Any]:
+    from timm.models import PretrainedCfg, generate_default_cfgs
+
     known = {field.name for field in fields(PretrainedCfg)}
-    described = {
-        f"{model}.{spec.name}": {
-            **{key: value for key, value in spec_cfg(spec).items() if key in known and key != "tag"},
-            "num_classes": 0,
-            "interpolation": "bilinear",
-            "crop_pct": 1.0,
-            "first_conv": "conv1" if model.startswith("resnet3d") else "backbone.conv1",
-            "classifier": "head.classifier",
-        }
-        for model in FACTORIES
-        for spec in list_weights(model)
-    }
-    default_cfgs.update(generate_default_cfgs(described))
-    for name in (*FACTORIES, *GENERIC):
-        register_model(_entrypoint(name))
-    register_inflated()
+    return dict(
+        generate_default_cfgs(
+            {
+                f"{model}.{spec.name}": {
+                    **{key: value for key, value in spec_cfg(spec).items() if key in known and key != "tag"},
+                    "num_classes": 0,
+                    "interpolation": "bilinear",
+                    "crop_pct": 1.0,
+                    "first_conv": "conv1" if model.startswith("resnet3d") else "backbone.conv1",
+                    "classifier": "head.classifier",
+                }
+                for model in FACTORIES
+                for spec in list_weights(model)
+            }
+        )
+    )
+
+
+def _inflated_entrypoint(name: str) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, pretrained_cfg: Any = None, **options: Any) -> nn.Module:
+        for ignored in ("pretrained_cfg_overlay", "cache_dir"):
+            if options.pop(ignored, None) is not None:
+                raise ValueError(
+                    f"{ignored} must be left out for {INFLATED_PREFIX}{name}; pass a file or tag to nl3d.inflated"
+                )
+        from nl3d.weights.inflated import inflated
+
+        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else "imagenet"
+        return inflated(name, tag if pretrained else None, **options)
+
+    create.__name__ = create.__qualname__ = f"{INFLATED_PREFIX}{name}"
+    create.__doc__ = f"``nl3d.inflated({name!r})`` for :func:`timm.create_model`."
+    return create
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
@@ -66,7 +119,7 @@ def _create(
     num_classes: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Do what timm's builder does with its arguments, but let nl3d find, convert and fill in the weights.
+    """Treat the arguments as timm's builder does; nl3d finds, converts and fills in the weights.
 
     Raises:
         ValueError: If the weights are unknown, or feature maps are asked of a frame-wise network.
@@ -74,7 +127,7 @@ def _create(
     """
     from nl3d.weights import build, factories
 
-    kwargs.pop("pretrained_model_args", None)  # timm's copy of what a saved config says, which is in kwargs too
+    kwargs.pop("pretrained_model_args", None)  # timm repeats these in kwargs
     cfg = {**_as_dict(pretrained_cfg), **(pretrained_cfg_overlay or {})}
     weights = open_weights(name, _weights_of(name, cfg), cache_dir=cache_dir) if pretrained else None
     if num_classes is None:
@@ -103,7 +156,7 @@ def _feature_maps(name: str, model: Any, features: dict[str, Any]) -> nn.Module:
 
 
 def _as_dict(pretrained_cfg: Any) -> dict[str, Any]:
-    """Unify timm's ways to name a checkpoint: a tag, a dictionary, its own record or nothing."""
+    """Return a dictionary for each of timm's ways to name a checkpoint: a tag, a dictionary, its record or nothing."""
     if isinstance(pretrained_cfg, str):
         return {"tag": pretrained_cfg}
     if is_dataclass(pretrained_cfg) and not isinstance(pretrained_cfg, type):
@@ -112,7 +165,7 @@ def _as_dict(pretrained_cfg: Any) -> dict[str, Any]:
 
 
 def _weights_of(name: str, cfg: dict[str, Any]) -> str:
-    """What ``weights=`` would say."""
+    """Translate timm's record of a checkpoint into a value of ``weights=``."""
     if cfg.get("file"):
         return str(cfg["file"])
     if cfg.get("hf_hub_id"):

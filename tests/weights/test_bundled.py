@@ -42,6 +42,7 @@ def test_loads_without_a_network(monkeypatch):
         "head.classifier.bias",
     )
     assert pull("resnet3d18_nl.bundled") == FILE
+    nl3d.register_timm()
     assert "resnet3d18_nl.bundled" in timm.list_pretrained("resnet3d*")
     again = timm.create_model("resnet3d18_nl.bundled", pretrained=True)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())

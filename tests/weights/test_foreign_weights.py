@@ -49,6 +49,7 @@ def test_kinetics_from_the_hub(kinetics, hub):
 
 def test_kinetics_through_timm(kinetics):
     ours = nl3d.resnet3d50_nl("kinetics", num_classes=11)
+    nl3d.register_timm()
     theirs = timm.create_model("resnet3d50_nl.kinetics", pretrained=True, num_classes=11).eval()
     with torch.inference_mode():
         torch.testing.assert_close(theirs(kinetics["input"]).logits, ours(kinetics["input"]).logits)

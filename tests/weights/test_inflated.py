@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import nl3d
 from nl3d.inflate.clips import TakesClips
-from nl3d.weights.inflated_names import FAMILIES
+from nl3d.weights.timm_registry import CONVOLUTIONAL
 from tests.oracles import randomise
 
 
@@ -103,8 +103,10 @@ def test_reid_model_pools_the_last_map_of_the_inflated_network(tmp_path):
 
 
 def test_timm_knows_every_inflated_network():
+    nl3d.register_timm(inflated=True)
+    nl3d.register_timm(inflated=True)
     names = timm.list_models("inflated_*")
-    assert {f"inflated_{name}" for family in FAMILIES for name in timm.list_models(module=family)} == set(names)
+    assert {f"inflated_{name}" for family in CONVOLUTIONAL for name in timm.list_models(module=family)} == set(names)
     assert len(names) >= 960
     assert not any("vit_base_patch" in name for name in names)
     model = timm.create_model("inflated_test_convnext", num_classes=5, time_kernel=5)
@@ -128,5 +130,6 @@ def test_unknown_weights_are_refused_with_the_choices(tmp_path):
     save_file(image_network("test_convnext").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="weights must fit test_resnet"):
         nl3d.inflated("test_resnet", str(tmp_path / "other.safetensors"), num_classes=1000)
+    nl3d.register_timm(inflated=True)
     with pytest.raises(ValueError, match="cache_dir must be left out"):
         timm.create_model("inflated_test_resnet", cache_dir=str(tmp_path))

@@ -275,6 +275,7 @@ name, source = sys.argv[1:]
 try:
     if source == "timm":
         import timm
+        nl3d.register_timm()
         model = timm.create_model(name, pretrained=True)
     else:
         model = getattr(nl3d, name)(source)
