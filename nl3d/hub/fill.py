@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -78,6 +78,15 @@ def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
         raise ValueError(
             f"weights must be a whole safetensors file, got {str(path)!r} ({fault}); download or write it again"
         ) from None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Strings in the header of a safetensors file; none if there is no such file, or it is damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
 
 
 def new_modules(model: nn.Module) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import nn
 
-from nl3d.files import write_safetensors
+from nl3d.files import replacing, write_safetensors
 from nl3d.hub.fetch import fetch
-from nl3d.hub.fill import fill_model, new_modules, on_meta, read_safetensors
+from nl3d.hub.fill import fill_model, new_modules, on_meta, read_metadata, read_safetensors
+from nl3d.layers.shapes import check_range
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -86,21 +87,46 @@ class PretrainedMixin(
             "clips": {key: cfg[key] for key in ("num_frames", "frame_step")},
         }
 
-    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **kwargs: Any) -> str | None:
-        """Write config.json, model.safetensors and README.md into a folder, and push them with ``push_to_hub=True``.
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **push_to_hub_kwargs: Any,
+    ) -> str | None:
+        """Write config.json, model.safetensors and README.md into a folder; the network is left as it is.
+
+        A folder of an older network can be loaded whenever this is interrupted: as the old network or as the new one.
 
         Args:
             save_directory: The folder; made if it is not there.
-            config: Written instead of :meth:`hub_config`.
-            kwargs: As for :meth:`huggingface_hub.ModelHubMixin.save_pretrained`.
-        """
-        return super().save_pretrained(save_directory, config=config or self.hub_config(), **kwargs)
+            config: Written to config.json instead of :meth:`hub_config`.
+            repo_id: Repository to push to, if not the folder's name.
+            push_to_hub: Whether to push the folder to the Hub.
+            model_card_kwargs: As for :meth:`huggingface_hub.ModelHubMixin.save_pretrained`.
+            push_to_hub_kwargs: As for :meth:`huggingface_hub.ModelHubMixin.push_to_hub`.
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        """Write the tensors beside the old file and swap the two, for the old one may be mapped into this network."""
-        network = cast(nn.Module, self)
-        config = json.dumps(self.hub_config(), sort_keys=True)  # so that the file alone can be built again
-        write_safetensors(save_directory / WEIGHTS_FILE, network.state_dict(), {"config": config})
+        Raises:
+            ValueError: If an argument of the constructor is no plain data.
+        """
+        folder, own = Path(save_directory), self.hub_config()
+        folder.mkdir(parents=True, exist_ok=True)
+        # Never beside the wrong weights: without config.json, the copy in the weights is read.
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        metadata = {"config": json.dumps(own, sort_keys=True)}
+        write_safetensors(folder / WEIGHTS_FILE, cast(nn.Module, self).state_dict(), metadata)
+        with replacing(folder / CONFIG_FILE) as unfinished:
+            unfinished.write_text(json.dumps(config or own, sort_keys=True, indent=2), encoding="utf-8")
+        if not (card := folder / "README.md").exists():
+            with replacing(card) as unfinished:
+                unfinished.write_text(str(self.generate_model_card(**model_card_kwargs or {})), encoding="utf-8")
+        if not push_to_hub:
+            return None
+        name, card_kwargs = repo_id or folder.name, model_card_kwargs or {}
+        return self.push_to_hub(name, config=config or own, model_card_kwargs=card_kwargs, **push_to_hub_kwargs)
 
     @classmethod
     def from_pretrained(
@@ -184,17 +210,19 @@ class PretrainedMixin(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config.json.
+    """Read a config.json, or the copy in the weights beside it if a save was interrupted before it was written.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is neither.
         ValueError: If it is no JSON object.
     """
-    if not path.is_file():
+    weights = path.with_name(WEIGHTS_FILE)
+    text = path.read_text(encoding="utf-8") if path.is_file() else read_metadata(weights).get("config")
+    if text is None:
         raise FileNotFoundError(f"{CONFIG_FILE} must stand beside the weights, but there is no {str(path)!r}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{CONFIG_FILE} must be JSON, but {str(path)!r} is not: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{CONFIG_FILE} must be a JSON object, but {str(path)!r} holds a {type(config).__name__}")
@@ -202,11 +230,27 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def clip_description(config: dict[str, Any]) -> dict[str, Any]:
-    """What a saved config says of the clips and of the weights' origin; an image network's size is not the clips'."""
+    """Clips and origin of the weights in a saved config; an image network's ``input_size`` is not that of the clips.
+
+    Raises:
+        ValueError: If a size, a number of frames, a mean or a deviation is none.
+    """
     own = "clips" in config
-    described = config.get("pretrained_cfg", {})
+    described, clips = config.get("pretrained_cfg", {}), config.get("clips", {})
+    for name, part in (("pretrained_cfg", described), ("clips", clips)):
+        if not isinstance(part, dict):
+            raise ValueError(f"{name} of {CONFIG_FILE} must be a JSON object, got {part!r}")
     kept = {
         key: described[key] for key in _TIMM_KEYS if described.get(key) is not None and (own or key != "input_size")
     }
-    said = {**kept, **config.get("clips", {})}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    said = {key: tuple(value) if isinstance(value, list) else value for key, value in {**kept, **clips}.items()}
+    for key in ("num_frames", "frame_step"):
+        if key in said:
+            check_range(said[key], 1, 100_000, name=f"{key} of {CONFIG_FILE}")
+    for key, kind in (("input_size", int), ("mean", (int, float)), ("std", (int, float))):
+        values = said.get(key)
+        if key in said and not (isinstance(values, tuple) and values and all(isinstance(v, kind) for v in values)):
+            raise ValueError(f"{key} of {CONFIG_FILE} must be a list of numbers, got {values!r}")
+    for size in said.get("input_size", ()):
+        check_range(size, 1, 100_000, name=f"input_size of {CONFIG_FILE}")
+    return said

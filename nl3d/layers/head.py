@@ -1,4 +1,4 @@
-"""From the last feature map to one vector a clip, and to the identities (Sec. 3, Fig. 3b)."""
+"""From the last feature map to one vector per clip, and to the identities (Sec. 3, Fig. 3b)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nl3d.layers.pooling import ClipPool, Pooling
 
 
 class ReIDOutput(NamedTuple):
-    """What every network of this package returns, in training and in evaluation alike.
+    """Output of every network of this package, in training and in evaluation alike.
 
     Attributes:
-        features: ``(B, in_features)``, the pooled feature map: what the triplet loss sees by default.
-        embedding: ``(B, embedding_dim)``, the layer before the classifier: what a tracklet is compared by.
+        features: ``(B, in_features)``, the pooled feature map: input of the triplet loss by default.
+        embedding: ``(B, embedding_dim)``, the layer before the classifier: by which tracklets are compared.
         logits: ``(B, num_classes)``, or ``None`` without a classifier.
     """
 
@@ -24,7 +24,7 @@ class ReIDOutput(NamedTuple):
 
 
 class _Head(nn.Module):
-    """What the heads share: a pool first, a classifier last, and no classifier at ``num_classes=0``."""
+    """Base of the heads: a pool first, a classifier last, and no classifier at ``num_classes=0``."""
 
     classifier_bias = True
 
@@ -37,11 +37,9 @@ class _Head(nn.Module):
                 raise ValueError(f"{name} must be at least {minimum}, got {value}")
         self.in_features = in_features
         self.embedding_dim = embedding_dim
-        self.classified_dim = embedding_dim  # what the classifier sees
+        self.classified_dim = embedding_dim  # input of the classifier
         self.pool = ClipPool(pool)
-        self.classifier: nn.Module = (
-            nn.Identity()
-        )  # registered last by reset_classifier, so that it stays the last child
+        self.classifier: nn.Module = nn.Identity()
         self.num_classes = 0
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -70,8 +68,11 @@ class _Head(nn.Module):
             if self.classifier.bias is not None:
                 nn.init.zeros_(self.classifier.bias)
 
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, embedding_dim={self.embedding_dim}, num_classes={self.num_classes}"
+
     def classify(self, x: Tensor) -> Tensor | None:
-        """Give the logits ``(B, num_classes)``, or ``None`` without a classifier."""
+        """Return the logits ``(B, num_classes)``, or ``None`` without a classifier."""
         return self.classifier(x) if self.num_classes else None
 
 
@@ -135,7 +136,7 @@ class ReIDHead(_Head):
 
     def forward(self, x: Tensor) -> ReIDOutput:
         features = self.pool(_checked_map(x, self.in_features, self.bn))  # (B, in_features)
-        embedding = self.act(self.bn(self.fc(features)))  # (B, embedding_dim)
+        embedding = self.act(_normalise(self.bn, self.fc(features)))  # (B, embedding_dim)
         return ReIDOutput(features, embedding, self.classify(self.dropout(embedding)))
 
 
@@ -192,7 +193,7 @@ class BNNeckHead(_Head):
 
     def forward(self, x: Tensor) -> ReIDOutput:
         features = self.pool(_checked_map(x, self.in_features, self.bn))
-        neck = self.bn(features)
+        neck = _normalise(self.bn, features)
         embedding = neck if self.projection is None else self.projection(neck)
         return ReIDOutput(features, embedding, self.classify(neck))
 
@@ -225,6 +226,16 @@ class LinearHead(_Head):
     def forward(self, x: Tensor) -> ReIDOutput:
         features = self.pool(_checked_map(x, self.in_features))
         return ReIDOutput(features, features, self.classify(self.dropout(features)))
+
+
+def _normalise(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
+    """Batch norm, which has no statistics of one clip."""
+    if norm.training and len(x) == 1 and type(norm) is nn.BatchNorm1d:
+        raise ValueError(
+            "clips must be at least 2 per batch in training mode, because batch norm needs the statistics of several, "
+            "got 1; call model.eval() to embed, or leave out incomplete batches (drop_last=True) to train"
+        )
+    return norm(x)
 
 
 def _checked_dropout(dropout: float) -> float:

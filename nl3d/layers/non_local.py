@@ -102,6 +102,12 @@ class NonLocalBlock3d(nn.Module):
         self.bn.reset_parameters()
         nn.init.zeros_(self.bn.weight)
 
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, inner_channels={self.inner_channels}, mode={self.mode!r}, scale={self.scale}, "
+            f"subsample={self.subsample!r}, time_window={self.time_window}"
+        )
+
     def forward(self, clips: Tensor) -> Tensor:
         check_clips(clips, self.in_channels, finite=False)
         x = self._split_windows(clips)

@@ -1,4 +1,4 @@
-"""Feature map to one vector a clip."""
+"""Pool a feature map to one vector per clip."""
 
 from __future__ import annotations
 

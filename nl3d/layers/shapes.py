@@ -36,6 +36,12 @@ def check_range(value: object, least: int, most: int, *, name: str) -> None:
         raise ValueError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
 
 
+def check_number(value: object, least: float, most: float, *, name: str) -> None:
+    """Refuse anything but a finite number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ValueError(f"{name} must be a number from {least:g} to {most:g}, got {value!r}")
+
+
 def check_clips(clips: Tensor, channels: int, *, name: str = "clips", finite: bool = True) -> None:
     """Refuse anything but floating-point clips ``(B, channels, T, H, W)`` with something on every axis.
 

@@ -30,6 +30,9 @@ class TimePaddedConv3d(nn.Conv3d):
         - Output: as of :class:`torch.nn.Conv3d` with the same arguments
     """
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, time_padding='replicate'"
+
     def forward(self, input: Tensor) -> Tensor:
         time, height, width = (int(pad) for pad in self.padding)
         frames = F.pad(input, (0, 0, 0, 0, time, time), mode="replicate")

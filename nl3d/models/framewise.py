@@ -1,4 +1,4 @@
-"""An image network on every frame, and one vector a clip by pooling, RNN or attention (Fig. 1)."""
+"""An image network on every frame, and one vector per clip by pooling, RNN or attention (Fig. 1)."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ class TemporalPool(nn.Module):
         super().__init__()
         check_choice(kind, ("mean", "max"), name="kind")
         self.kind = kind
+
+    def extra_repr(self) -> str:
+        return repr(self.kind)
 
     def forward(self, x: Tensor) -> Tensor:
         frames = x.mean((3, 4))  # (B, C, T)
@@ -128,7 +131,7 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
         dropout: As for :class:`~nl3d.ReIDHead`.
 
     Shape:
-        - Input: ``(B, in_channels, T, H, W)``
+        - Input: RGB clips ``(B, in_channels, T, H, W)``
         - Output: :class:`~nl3d.ReIDOutput`
 
     Raises:
@@ -158,6 +161,8 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
         self.in_channels = in_channels
         self.pretrained_cfg: dict[str, Any] = dict(IMAGENET_CFG)
         if isinstance(backbone, str):
+            if ":" in backbone:
+                raise ValueError(f"backbone must be the name of a timm network or the network itself, got {backbone!r}")
             backbone = timm.create_model(backbone, pretrained=False, num_classes=0, in_chans=in_channels)
         network: Any = backbone
         self.backbone = network

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from nl3d.layers.non_local import NonLocalMode, Subsample
 from nl3d.layers.pooling import Pooling
-from nl3d.layers.shapes import Size3, check_choice, check_range, to_3tuple
+from nl3d.layers.shapes import Size3, check_choice, check_number, check_range, to_3tuple
 from nl3d.layers.time_padding import TimePadding
 from nl3d.models.layouts import find_layout
 
@@ -96,6 +96,8 @@ class HeadOptions:
         check_choice(self.kind, ("bottleneck", "bnneck", "linear"), name="head")
         check_range(self.embedding_dim, 1, WIDEST, name="embedding_dim")
         check_range(self.num_classes, 0, 100 * WIDEST, name="num_classes")
+        check_number(self.negative_slope, -1e6, 1e6, name="negative_slope")
+        check_number(self.dropout, 0, 1, name="dropout")
         if self.projection_dim is not None:
             check_range(self.projection_dim, 1, WIDEST, name="projection_dim")
 
@@ -147,7 +149,12 @@ class ResNet3dOptions:
             ("base_width", WIDEST), ("in_channels", WIDEST), ("last_stride", 64), ("layer1_time_pool", MOST_FRAMES),
         ):  # fmt: skip
             check_range(getattr(self, name), 1, most, name=name)
+        check_number(self.norm_eps, 0, 1, name="norm_eps")
         if not isinstance(self.time_kernel, int):
+            if not isinstance(self.time_kernel, (list, tuple)) or any(
+                isinstance(at, (int, str)) for at in self.time_kernel
+            ):
+                raise ValueError(f"time_kernel must be a number, or a list per stage, got {self.time_kernel!r}")
             object.__setattr__(self, "time_kernel", tuple(tuple(stage) for stage in self.time_kernel))
         self.time_kernels()
         self.stem_time_kernel()

@@ -1,4 +1,4 @@
-"""What every re-identification network of this package offers, under timm's method names."""
+"""Base of the re-identification networks, with timm's method names."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nl3d.layers.shapes import check_clips, check_finite
 
 
 class ReIDNetwork(nn.Module):
-    """Feature map of clips, then a head. Subclasses set ``head`` and ``in_channels`` and give ``forward_features``.
+    """Feature map of clips, then a head. Subclasses set ``head`` and ``in_channels`` and define ``forward_features``.
 
     Shape:
-        - Input: ``(B, in_channels, T, H, W)``
+        - Input: RGB clips ``(B, in_channels, T, H, W)``, normalised by ``pretrained_cfg["mean"]`` and ``["std"]``
         - Output: :class:`~nl3d.ReIDOutput`
     """
 

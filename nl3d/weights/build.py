@@ -52,7 +52,7 @@ def build_resnet3d(
             f"weights {checkpoint.source!r} hold non-local blocks, which {name} has none of; use {name}_nl"
         )
     fill_model(model, _fitting(checkpoint.tensors, model), new=new_modules(model))
-    return _described(_on_default_device(model), name, checkpoint.cfg)
+    return _described(_ready(model), name, checkpoint.cfg)
 
 
 def build_framewise(
@@ -88,7 +88,7 @@ def build_framewise(
         else {f"backbone.{key}": tensor for key, tensor in checkpoint.tensors.items() if not key.startswith("fc.")}
     )
     fill_model(model, tensors, new=new_modules(model))
-    return _described(_on_default_device(model), name, checkpoint.cfg)
+    return _described(_ready(model), name, checkpoint.cfg)
 
 
 def _converted(
@@ -171,6 +171,7 @@ def _described(model: ModelT, name: str, cfg: Mapping[str, Any]) -> ModelT:
     return model
 
 
-def _on_default_device(model: ModelT) -> ModelT:
+def _ready(model: ModelT) -> ModelT:
+    """Move a filled network to the default device, in evaluation mode."""
     device = torch.get_default_device()
-    return model if device.type == "cpu" else model.to(device)
+    return (model if device.type == "cpu" else model.to(device)).eval()

@@ -52,6 +52,8 @@ def resnet3d50_nl(weights: Weights = None, *, num_classes: int = 0, **options: A
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3 and 4.2. The paper puts two blocks into res3 and three into res4;
     after which residual blocks is as in Wang et al. 2018, arXiv:1711.07971.
 
+    A network with weights comes in evaluation mode, one without in training mode, here and through every other door.
+
     Args:
         weights: ``None`` for fresh weights, or a name of :func:`~nl3d.list_weights`, the path of a file or of a folder
             that ``save_pretrained`` wrote, or ``"hf-hub:org/name[@revision]"``. A file may be nl3d's own, an image
@@ -63,7 +65,7 @@ def resnet3d50_nl(weights: Weights = None, *, num_classes: int = 0, **options: A
             where nothing is said here.
 
     Shape:
-        - Input: ``(B, 3, T, H, W)``, RGB normalised by ``model.pretrained_cfg["mean"]`` and ``["std"]``
+        - Input: RGB clips ``(B, 3, T, H, W)``, normalised by ``model.pretrained_cfg["mean"]`` and ``["std"]``
         - Output: :class:`~nl3d.ReIDOutput`
 
     Raises:

@@ -79,7 +79,7 @@ def inflated(
         fill_model(video, tensors)
     if isinstance(cfg := getattr(video, "pretrained_cfg", None), dict):
         video.pretrained_cfg = {**CLIP_CFG, **cfg}
-    return video
+    return video if weights is None else video.eval()
 
 
 _INFLATION = inspect.signature(inflated).parameters.keys()
@@ -133,7 +133,7 @@ def reid_model(
             backbone = inflated(name, weights, num_classes=0, **inflation, **backbone_options)
             image = {f"backbone.{key}": tensor for key, tensor in backbone.state_dict().items()}
             fill_model(model, image, new=new_modules(model))
-    return model
+    return model if weights is None else model.eval()
 
 
 def fill_inflated(model: InflatedReID, tensors: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,10 @@
 import json
+import os
+import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nl3d.models.framewise import FramewiseNet
@@ -133,10 +136,66 @@ def test_the_same_network_makes_the_same_bytes(tmp_path):
         assert len({(tmp_path / name / file).read_bytes() for name in "abcd"}) == 1
 
 
+def edit(folder, key, value):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+
+
+def without_any_config(folder):
+    (folder / "config.json").unlink()
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")
+
+
+def killed_at(number, folder, work):
+    """Run ``work`` in a process that dies before its ``number``-th change in a folder; whether it came to its end."""
+    changes = {"open", "os.remove", "os.rename", "os.mkdir", "os.chmod", "shutil.copyfile"}
+    child = os.fork()
+    if not child:
+        left = iter(range(number))
+
+        def die(event, arguments):
+            inside = event in changes and str(arguments[0]).startswith(str(folder))
+            if inside and next(left, None) is None:
+                os._exit(9)
+
+        sys.addaudithook(die)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_save_killed_at_any_moment_leaves_a_network(tmp_path):
+    old, new = trained(), trained(embedding_dim=16, layout="full")
+    for number in range(100):
+        folder = tmp_path / str(number)
+        old.save_pretrained(folder)
+        done = killed_at(number, folder, lambda folder=folder: new.save_pretrained(folder))
+        found = ResNet3d.from_pretrained(folder)
+        match = new if found.embedding_dim == 16 else old
+        torch.testing.assert_close(found(CLIPS).embedding, match(CLIPS).embedding)
+        if done:
+            break
+    assert 5 < number < 99
+    assert match is new
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda folder: (folder / "config.json").unlink(), FileNotFoundError, "must stand beside the weights"),
+        (without_any_config, FileNotFoundError, "must stand beside the weights"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), ValueError, "must be JSON"),
+        (
+            lambda folder: edit(folder, "clips", {"num_frames": 10**9}),
+            ValueError,
+            "num_frames of config.json must be a",
+        ),
+        (lambda folder: edit(folder, "clips", [8]), ValueError, "clips of config.json must be a JSON object"),
+        (lambda folder: edit(folder, "block_counts", [3, 10**7, 6, 3]), ValueError, "block_counts must be a whole"),
+        (lambda folder: edit(folder, "dropout", "half"), ValueError, "dropout must be a number from 0 to 1"),
+        (lambda folder: edit(folder, "time_kernel", "3"), ValueError, "time_kernel must be a number, or a list"),
         (lambda folder: (folder / "config.json").write_text("{"), ValueError, "must be JSON"),
         (lambda folder: (folder / "config.json").write_text('{"block": "flat"}'), ValueError, "block must be one of"),
         (lambda folder: (folder / "model.safetensors").unlink(), FileNotFoundError, "must name an existing file"),

@@ -133,6 +133,7 @@ def test_layers_and_stages_by_themselves():
 def test_feature_maps_of_timm():
     import timm
 
+    nl3d.register_timm()
     model = timm.create_model("resnet3d18", features_only=True, base_width=4).eval()
     with BrokenKernel(), torch.autocast("cpu", torch.bfloat16):
         assert all(feature.isfinite().all() for feature in model(torch.rand(SMALLEST)))
