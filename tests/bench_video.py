@@ -18,7 +18,7 @@ from nl3d.data.frames.video import VideoFrames
 def by_pyav(path: str) -> int:
     """Decode with the library's own reader."""
     frames, last = VideoFrames(path), count_frames(path)
-    return sum(1 for _ in frames.read(range(1, last + 1), last))
+    return sum(1 for _ in frames.read(range(1, last + 1)))
 
 
 def by_torchcodec(path: str) -> int:

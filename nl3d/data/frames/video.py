@@ -199,7 +199,7 @@ class VideoFrames:
     def _image(self, frame: Any, first: Any) -> Tensor:
         self._check_pixels(frame)
         image = frame.reformat(width=first.width, height=first.height, format="rgb24").to_ndarray()
-        image = np.rot90(image, getattr(frame, "rotation", 0) // 90)
+        image = np.rot90(image, frame.rotation // 90)
         return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
     def _check_pixels(self, picture: Any) -> None:
