@@ -120,3 +120,10 @@ def test_no_module_imports_the_package_itself():
                 isinstance(node, ast.ImportFrom) and node.module == "nl3d" and not node.level
             )
             assert not itself or path.is_relative_to(ROOT / "cli"), f"{path.relative_to(ROOT)} imports nl3d itself"
+
+
+def test_docs_use_public_names_alone():
+    for page in [*ROOT.parent.joinpath("docs").glob("*.md"), ROOT.parent / "README.md"]:
+        for module, names in re.findall(r"^from (nl3d[\w.]*) import ([\w, ]+)", page.read_text(), re.MULTILINE):
+            assert module == "nl3d", f"{page.name} imports from {module}"
+            assert set(names.split(", ")) <= set(nl3d.__all__), page.name
