@@ -215,7 +215,7 @@ def _parse_ultralytics(frame: int, columns: list[str]) -> Row:
 
 def _read_cvat(path: Path, rows: Rows) -> None:
     """Read what CVAT exports as 'CVAT for video 1.1'. A document type, and with it any entity, is refused."""
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate("utf-8")  # whatever it declares; other encodings are refused as not well-formed
     track: dict[str, str] = {}
     tasks: set[str] = set()
 

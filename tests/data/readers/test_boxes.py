@@ -276,11 +276,16 @@ def test_cvat_has_tracks_of_corners_and_frames_from_zero(tmp_path):
         ('frame="0"', "", r"line 4: a box must have the attribute 'frame'"),
         ("<annotations>", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotations>", "must have no document type"),
         ("</annotations>", "", r"line 13: boxes of CVAT must be XML: no element found"),
+        ("utf-8", "utf3", ""),  # the declared encoding is not used
+        ("person", "p\xe9rson", ""),
         ('<track id="3"', '<image/><track id="3"', "must have tracks, got images.*'CVAT for video 1.1'"),
         ('id="4" label="bag"', 'id="4" label="bag" task_id="2"', "must be of one task, got several"),
     ],
 )
 def test_broken_files_of_cvat(tmp_path, old, new, message):
+    if not message:
+        assert ids(read_boxes(written(tmp_path, CVAT.replace(old, new)))) == [3, 4]
+        return
     with pytest.raises(ValueError, match=message):
         read_boxes(written(tmp_path, CVAT.replace(old, new)))
 
