@@ -64,9 +64,10 @@ def run(args: argparse.Namespace) -> None:
 def _run_video(args: argparse.Namespace) -> None:
     from nl3d.data.sources import open_source
     from nl3d.embedding.embedder import embed
+    from nl3d.embedding.embeddings import SUFFIXES
     from nl3d.files import check_output
 
-    check_output(args.output, overwrite=args.overwrite, inputs=(args.source, args.tracks), suffixes=(".safetensors",))
+    check_output(args.output, overwrite=args.overwrite, inputs=(args.source, args.tracks), suffixes=SUFFIXES)
     source = open_source(
         args.source, args.tracks, boxes=box_options(args)
     )  # refuse bad input before a network is fetched

@@ -87,3 +87,27 @@ def test_a_table_that_lacks_a_frame_is_refused_before_a_network_is_built(tmp_pat
     monkeypatch.setattr("nl3d.cli.embed.build_model", None)
     assert run("embed", table, "--output", tmp_path / "out.safetensors", *NETWORK) == 2
     assert "70.jpg' does not exist" in capsys.readouterr().err
+
+
+def test_the_suffix_of_the_output_is_its_format(tmp_path, table, capsys):
+    film, boxes = tmp_path / "frames", tmp_path / "boxes.txt"
+    boxes.write_text("1,1,0,0,8,16\n2,1,0,0,8,16\n2,2,4,4,8,16\n")
+    frames = tmp_path / "film"
+    for number in (1, 2):
+        write_jpeg(frames / f"{number}.jpg", colour=(3 * number, 9, 99), size=(32, 16))
+    output = tmp_path / "out.npz"
+    assert run("embed", frames, "--tracks", boxes, "--output", output, *NETWORK) == 0
+    made = Embeddings.load(output)
+    assert (made.names, made.frame_ranges.tolist()) == (("1", "2"), [[1, 2], [2, 2]])
+    assert made.metadata["output"] == "features"
+    assert run("rank", output, output, "--top", 1) == 0
+    capsys.readouterr()
+    for source, name in ((table, "out.npz"), (film, "o.npz"), (table, "o.csv"), (table, "o")):
+        assert run("embed", source, "--output", tmp_path / name, "--overwrite", *NETWORK) == 2
+        assert "must end in .safetensors, which is its format" in capsys.readouterr().err
+    for path in (table, boxes):
+        path.rename(path.with_suffix(".safetensors"))
+    table, boxes = table.with_suffix(".safetensors"), boxes.with_suffix(".safetensors")
+    assert run("embed", frames, "--tracks", boxes, "--output", boxes, "--overwrite", *NETWORK) == 2
+    assert "must not replace an input" in capsys.readouterr().err
+    assert boxes.read_text().startswith("1,1,0")

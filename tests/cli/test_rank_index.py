@@ -91,3 +91,21 @@ def test_refusals_come_before_any_work_and_leave_no_file(tmp_path, capsys, sets)
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert message in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_only_an_index_is_rebuilt_and_no_input_is_written(tmp_path, capsys, sets):
+    other = tmp_path / "thesis.pdf"
+    other.write_text("precious")
+    link = tmp_path / "link.faiss"
+    link.symlink_to(sets[1])
+    for path, message in (
+        (other, "thesis.pdf' must be an index that nl3d wrote, to be replaced; delete it, or choose another name"),
+        (sets[1], "must not replace an input"),
+        (link, "must not replace an input"),
+        ("/dev/null", "must be a regular file"),
+    ):
+        before = None if path == "/dev/null" else path.read_bytes()
+        status, out, err = run(capsys, *sets, "--index", "faiss", "--index-file", path, "--rebuild-index")
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+        assert before is None or path.read_bytes() == before

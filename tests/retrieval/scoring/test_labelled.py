@@ -185,3 +185,23 @@ def test_refuses_two_files_that_nothing_joins(tmp_path):
     two = table(tmp_path, "a,9,1,query", "b,9,2,query", "c,9,2,gallery")
     with pytest.raises(ValueError, match=r"in part 'query', 2, got 1"):
         read_retrieval(tmp_path / "query.npy", tmp_path / "gallery.npy", labels=two)
+
+
+def test_people_with_names_are_one_numbering_in_two_files(tmp_path):
+    query = save(tmp_path, "query.safetensors", "ab", people=("cy", "7"), cameras=("x", "y"))
+    gallery = save(
+        tmp_path, "gallery.safetensors", "abcd", people=("ann", "cy", "-1", "7"), cameras=("y", "y", "x", "x")
+    )
+    found = read_retrieval(query, gallery)
+    assert found.q_pids.tolist() == [2, 7]
+    assert found.g_pids.tolist() == [1, 2, -1, 7]
+    assert (found.q_camids.tolist(), found.g_camids.tolist()) == ([1, 2], [2, 2, 1, 1])
+    result = evaluate(*found.arguments(), ranks=(1,))
+    assert (result.num_junk, result.num_valid_queries) == (1, 2)
+
+
+def test_numbers_and_names_of_people_are_not_compared(tmp_path):
+    query = save(tmp_path, "query.safetensors", "ab", people=("-1", "7"), cameras=("1", "1"))
+    gallery = save(tmp_path, "gallery.safetensors", "ab", people=("ann", "0"), cameras=("2", "2"))
+    with pytest.raises(ValueError, match=r"must have labels of one kind, got '-1' and 'ann'; give one table of labels"):
+        read_retrieval(query, gallery)

@@ -1,5 +1,7 @@
 import builtins
 import json
+import resource
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -227,3 +229,45 @@ def test_faiss_has_as_many_threads_as_pytorch_while_it_works():
     with module._threads_of_torch(faiss):
         assert counts == [7, torch.get_num_threads()]
     assert counts == [7, torch.get_num_threads(), 7]
+
+
+def write_card(path, content, **changes):
+    """The index file with another card behind it."""
+    length = int.from_bytes(content[-16:-8], "little")
+    card = json.dumps({**json.loads(content[-16 - length : -16]), **changes}).encode()
+    path.write_bytes(content[: -16 - length] + card + len(card).to_bytes(8, "little") + content[-8:])
+
+
+def test_damaged_cards_are_refused_in_one_sentence(tmp_path, gallery):
+    path = tmp_path / "gallery.faiss"
+    GalleryIndex.build(gallery).save(path)
+    content = path.read_bytes()
+    for changes in ({"metric": "city"}, {"settings": {"kind": "tree"}}, {"settings": None}, {"settings": {"x": 1}},
+                    {"gallery": 3}, {"rows": "600"}, {"width": None}, {"rows": [600]}):  # fmt: skip
+        write_card(path, content, **changes)
+        with pytest.raises(ValueError, match=r"gallery.faiss' (is damaged|must be of this gallery)") as refusal:
+            GalleryIndex.open(path, gallery)
+        assert "\n" not in str(refusal.value)
+    write_card(path, content, settings={"kind": "hnsw", "hnsw_m": 8, "ef_construction": 80})
+    with pytest.raises(ValueError, match=r"must hold what it says, got IndexFlat\w* of 600 x 8; build it again"):
+        GalleryIndex.open(path, gallery)
+    for end in (content[:-16] + b"\xff" * 8 + content[-8:], content[:-16] + bytes(8) + content[-8:], content[-16:]):
+        path.write_bytes(end)
+        with pytest.raises(ValueError, match=r"is damaged .* its length is wrong"):
+            GalleryIndex.open(path, gallery)
+    path.write_bytes(content[:-1] + b"x")
+    with pytest.raises(ValueError, match="is of an older version; build it again"):
+        GalleryIndex.open(path, gallery)
+
+
+@pytest.mark.parametrize("settings", [FLAT, HNSW, IVFPQ], ids=lambda settings: settings.kind)
+def test_an_index_file_asks_for_no_more_memory_than_it_has(tmp_path, gallery, settings):
+    path = tmp_path / "gallery.faiss"
+    GalleryIndex.build(gallery, settings).save(path)
+    content = path.read_bytes()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for place in range(0, min(len(content) - 300, 400), 4):  # lengths of vectors stand near the beginning
+        path.write_bytes(content[:place] + (5 * 2**30).to_bytes(8, "little") + content[place + 8 :])
+        with suppress(ValueError):
+            GalleryIndex.open(path, gallery)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 2**10  # kB
