@@ -45,8 +45,6 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF", "an HDF5 file, as Keras writes; PyTorch weights end in .pth, .pt or .safetensors"),
     (b"\x93NUMPY", "a NumPy array; a checkpoint holds a name for each tensor"),
     (b"GGUF", "a GGUF file of a language model; PyTorch weights end in .pth, .pt or .safetensors"),
-    (b"\x08\x07\x12", "an ONNX model; use the PyTorch checkpoint that it was exported from"),
-    (b"\x08\x08\x12", "an ONNX model; use the PyTorch checkpoint that it was exported from"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89PNG", "a PNG image"),
     (b"%PDF", "a PDF document"),
@@ -64,6 +62,9 @@ def recognise(path: Path) -> str | None:
     for start, what in _OTHERS:
         if head.startswith(start):
             return what
+    if head[:1] == b"\x08" and head[2:3] == b"\x12":  # a version, then a name: both projects' protocol buffers
+        what = "a TensorFlow model; its weights" if head[1] == 1 else "an ONNX model; its weights"
+        return f"{what} have other names: use the PyTorch checkpoint"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
         return "a web page, not the file itself; open its address in a browser and download the file that it offers"
@@ -71,6 +72,8 @@ def recognise(path: Path) -> str | None:
         return "text, such as the error message of a server or a configuration; download the weights again"
     if head[257:262] == b"ustar":
         return "a tar archive, as torch.save wrote before version 0.2; load it there and save its state_dict() again"
+    if not is_pickled(path) and text.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in text):
+        return "text, not weights; download the weights again"
     if not any(head):
         return "zeros only, the start of a download that did not finish; download it again"
     return None
@@ -126,8 +129,8 @@ def load_pickled(path: Path) -> Any:
 
 def _load_torch(path: Path) -> Any:
     names: list[Any] = [(value, name) for name, value in _vocabulary().items() if not name.startswith("collections.")]
-    with torch.serialization.safe_globals(names):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(names), path.open("rb") as file:  # of a path torch.load looks at the suffix
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _reason(error: BaseException) -> str:
@@ -150,6 +153,10 @@ def _check_zip(path: Path, size: int) -> None:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in names):
             raise ValueError("it is a TorchScript archive; load it with torch.jit.load and save its state_dict()")
         pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+        if not pickles and all(name.endswith(".npy") for name in names):
+            raise ValueError("it is NumPy's .npz; save a dictionary of tensors with torch.save instead")
+        if not pickles and any(name.endswith(".h5") for name in names):
+            raise ValueError("it is a Keras model; use the PyTorch checkpoint of that network")
         if not pickles:
             raise ValueError(f"it is a zip archive of {', '.join(map(repr, names[:3])) or 'nothing'}; unpack it first")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):

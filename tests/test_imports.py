@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "hub": {"files", "unpickle", "layers"},
     "models": {"layers", "inflate", "hub", "data"},
     "convert": {"unpickle", "layers", "inflate", "hub", "models"},
-    "weights": {"layers", "inflate", "hub", "models", "convert"},
+    "weights": {"unpickle", "layers", "inflate", "hub", "models", "convert"},
     "embedding": {"files", "unpickle", "layers", "models", "data"},
     "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nl3d.hub.fetch import fetch
 from nl3d.hub.pretrained import WEIGHTS_FILE
-from nl3d.weights.open import HUB_PREFIX, bundled_file
+from nl3d.weights.open import HUB_PREFIX, bundled_file, fetch_spec
 from nl3d.weights.records import find_spec
 
 
@@ -21,7 +21,7 @@ def pull(name: str) -> Path:
         FileNotFoundError: If there is no such repository or file.
         PermissionError: If the repository is not open to you.
         ConnectionError: If the Hub cannot be reached.
-        ValueError: If the name has another form, or the record is not on the Hub.
+        ValueError: If the name has another form, or the record's file is fetched by hand.
     """
     if name.startswith(HUB_PREFIX):
         repo_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")
@@ -32,6 +32,4 @@ def pull(name: str) -> Path:
     spec = find_spec(*match.groups())
     if spec.bundled:
         return bundled_file(spec)
-    if spec.repo_id is None:
-        raise ValueError(f"weights {name!r} are not on the Hub; fetch {spec.url} by hand")
-    return fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256)
+    return fetch_spec(spec)

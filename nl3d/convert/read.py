@@ -104,6 +104,7 @@ def _refusal(path: Path, error: BaseException) -> str:
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
     if named is None:
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason += "" if ";" in reason else "; download or write it again"
         return f"{path.name} must be a whole file of weights, but could not be read: {reason}"
     return (
         f"{path.name} must hold nothing but tensors and numbers, but names {named[1]}, which is not run here; load it "

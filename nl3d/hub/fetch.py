@@ -1,9 +1,10 @@
-"""One file of the Hugging Face Hub, through its own client, with errors of one sentence and no endless waits."""
+"""One file of the Hugging Face Hub, by its own client, with one-sentence errors, limited waits and checked bytes."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from huggingface_hub.errors import (
 )
 
 from nl3d._version import __version__
+from nl3d.files import replacing
 
 # the bases are the errors of whatever HTTP client the Hub's client is built on
 _FAILURES: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
@@ -34,6 +36,8 @@ _CALLER: Any = {"library_name": "nl3d", "library_version": __version__}
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _RETRY_WAITS = (0.5, 1.0)  # seconds; the Hub's client alone would wait for minutes before it gave up
 _RETRY_UNTIL = 10.0  # seconds after which a failed attempt is the last
+_DOWNLOAD_TIME = 60.0  # seconds that any download may take, and besides
+_SLOWEST = 20_000.0  # bytes per second
 
 
 def fetch(
@@ -56,7 +60,8 @@ def fetch(
         repo_id: ``"org/name"``.
         filename: File within the repository.
         revision: Branch, tag or commit hash, at least seven digits of it; the default branch if left out.
-        sha256: What the file's bytes must hash to, checked when it is downloaded.
+        sha256: Hash that the file's bytes must have. It is checked after a download, and once for a file that was in
+            the cache: a stamp beside it records the check. A cached file of other bytes is fetched again.
         cache_dir: The cache, if not the usual one.
         force_download: Whether to fetch again what is in the cache.
         token: As for :func:`huggingface_hub.hf_hub_download`.
@@ -65,7 +70,8 @@ def fetch(
     Raises:
         FileNotFoundError: If repository, revision or file do not exist, or are not in the cache while offline.
         PermissionError: If the repository is not open to the token, or to nobody without one.
-        ConnectionError: If the Hub cannot be reached, fails or cuts the download short.
+        ConnectionError: If the Hub cannot be reached, fails, cuts the download short, or sends less than 20 kB per
+            second (beyond one minute).
         ValueError: If the bytes do not hash to ``sha256``.
     """
     where = f"{repo_id}/{filename}"
@@ -75,20 +81,22 @@ def fetch(
             revision = _full_commit(repo_id, filename, revision, cache_dir=cache_dir, token=token)
         found = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=revision)
         cached = Path(found) if isinstance(found, str) and not force_download else None
+        if cached and sha256 and not _has_hash(cached, sha256):
+            _discard(cached)
+            cached = None
         if cached and (local_files_only or re.fullmatch("[0-9a-f]{40}", revision or "")):
             return cached
         if local_files_only:
             raise OfflineModeIsEnabled(where)
-        _wait_for(hf_hub_url(repo_id, filename, revision=revision), token=token)
-        path = Path(
-            hf_hub_download(
-                repo_id,
-                filename,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                token=token,
-            )
+        size = _wait_for(hf_hub_url(repo_id, filename, revision=revision), token=token)
+        path = _download(
+            _DOWNLOAD_TIME + (size or 0) / _SLOWEST,
+            repo_id,
+            filename,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            token=token,
         )
     except _FAILURES as failure:
         error = failure
@@ -98,24 +106,46 @@ def fetch(
         if cached and (unreachable or _status(error) in _TRANSIENT):
             return cached  # a branch that cannot be asked for news: what it was when last seen
         raise _explained(error, repo_id, filename, revision) from None
-    if sha256 is not None:
-        _check_bytes(path, sha256, where)
+    if sha256 is not None and not _has_hash(path, sha256):
+        digest = _hash(path)
+        _discard(path)  # so that the next attempt starts afresh
+        raise ValueError(f"weights must be the published file, but the bytes of {where} hash to {digest}, not {sha256}")
     return path
 
 
-def _wait_for(url: str, *, token: str | bool | None) -> None:
-    """Return once the Hub answers for a file, or raise after a few attempts."""
+def _download(limit: float, *arguments: Any, **options: Any) -> Path:
+    """Download a file, or raise after ``limit`` seconds: the client's own limits are per packet."""
+    done: list[Path | BaseException] = []
+
+    def download() -> None:
+        try:
+            done.append(Path(hf_hub_download(*arguments, **options)))
+        except BaseException as error:
+            done.append(error)
+
+    worker = threading.Thread(target=download, daemon=True)
+    worker.start()
+    worker.join(limit)
+    if not done:
+        raise TimeoutError(f"less than {_SLOWEST / 1000:.0f} kB per second")
+    if isinstance(done[0], BaseException):
+        raise done[0]
+    return done[0]
+
+
+def _wait_for(url: str, *, token: str | bool | None) -> int | None:
+    """Return the size of a file once the Hub answers for it, or raise after a few attempts."""
     start = time.monotonic()
     for wait in (*_RETRY_WAITS, None):
         try:
-            get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT, **_CALLER)
-            return
+            return get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT, **_CALLER).size
         except _FAILURES as error:
             lasting = isinstance(error, HfHubHTTPError) and _status(error) not in _TRANSIENT
             too_late = time.monotonic() - start > _RETRY_UNTIL
             if wait is None or lasting or too_late or isinstance(error, OfflineModeIsEnabled):
                 raise
             time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _full_commit(
@@ -137,16 +167,38 @@ def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
-def _check_bytes(path: Path, sha256: str, where: str) -> None:
+def _has_hash(path: Path, sha256: str) -> bool:
+    """Whether a file has the hash: as its stamp says if the file has not changed since, else by reading it."""
+    file = path.resolve()  # the cache's blob
+    stamp = file.with_name(f"{file.name}.sha256")
+    status = file.stat()
+    words = f"{sha256} {status.st_size} {status.st_mtime_ns}"
+    try:
+        if stamp.read_text(encoding="ascii") == words:
+            return True
+    except (OSError, ValueError):
+        pass
+    if _hash(file) != sha256:
+        return False
+    try:
+        with replacing(stamp) as written:
+            written.write_text(words, encoding="ascii")
+    except OSError:
+        pass  # a cache that cannot be written to is checked each time
+    return True
+
+
+def _hash(path: Path) -> str:
     hasher = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**20):
             hasher.update(chunk)
-    digest = hasher.hexdigest()
-    if digest != sha256:
-        path.resolve().unlink()  # the cache's blob, so that the next attempt starts afresh
-        path.unlink(missing_ok=True)
-        raise ValueError(f"weights must be the published file, but the bytes of {where} hash to {digest}, not {sha256}")
+    return hasher.hexdigest()
+
+
+def _discard(path: Path) -> None:
+    path.resolve().unlink(missing_ok=True)  # the cache's blob
+    path.unlink(missing_ok=True)
 
 
 def _explained(error: BaseException, repo_id: str, filename: str, revision: str | None) -> BaseException:
@@ -178,7 +230,8 @@ def _explained(error: BaseException, repo_id: str, filename: str, revision: str 
         return ConnectionError(f"weights need {where}, but {endpoint} answers with status {status}; try again later")
     if isinstance(error, OSError) and error.errno is not None:
         return error  # the disk's fault, not the network's; it names the path itself
+    reason = str(error) if isinstance(error, TimeoutError) else type(error).__name__
     return ConnectionError(
-        f"weights need {where}, but it could not be fetched whole from {endpoint} ({type(error).__name__}); check the "
+        f"weights need {where}, but it could not be fetched whole from {endpoint} ({reason}); check the "
         "connection, proxy and HF_ENDPOINT and try again, or pass the path of a file"
     )

@@ -220,12 +220,21 @@ def read_config(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8") if path.is_file() else read_metadata(weights).get("config")
     if text is None:
         raise FileNotFoundError(f"{CONFIG_FILE} must stand beside the weights, but there is no {str(path)!r}")
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: str | Path) -> dict[str, Any]:
+    """Parse the description of a network, which stood in ``path``.
+
+    Raises:
+        ValueError: If it is no JSON object.
+    """
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{CONFIG_FILE} must be JSON, but {str(path)!r} is not: {error}") from None
+        raise ValueError(f"{CONFIG_FILE} must be JSON, but that of {str(path)!r} is not: {error}") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{CONFIG_FILE} must be a JSON object, but {str(path)!r} holds a {type(config).__name__}")
+        raise ValueError(f"{CONFIG_FILE} must be a JSON object, but that of {str(path)!r} is a {type(config).__name__}")
     return config
 
 

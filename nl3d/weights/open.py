@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,8 @@ from torch import Tensor
 from nl3d.convert.families.table import FAMILIES
 from nl3d.hub.fetch import fetch
 from nl3d.hub.fill import read_safetensors
-from nl3d.hub.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, read_config
+from nl3d.hub.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, parse_config, read_config
+from nl3d.unpickle import is_pickled
 from nl3d.weights.records import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
@@ -88,9 +88,7 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
         path = bundled_file(spec)
         checkpoint = _with_config(weights, read_safetensors(path), path.with_name(CONFIG_FILE))
         return replace(checkpoint, cfg={**checkpoint.cfg, **spec_cfg(spec)})
-    if spec.repo_id is None:
-        raise ValueError(f"weights {weights!r} are not on the Hub; fetch {spec.url} by hand and pass the file's path")
-    fetched = fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256, cache_dir=cache_dir)
+    fetched = fetch_spec(spec, cache_dir=cache_dir)
     if spec.is_foreign:
         return ForeignFile(weights, fetched, spec.family, spec_cfg(spec))
     return Checkpoint(weights, read_safetensors(fetched), cfg=spec_cfg(spec))
@@ -109,6 +107,24 @@ def open_own_weights(weights: str) -> Checkpoint | None:
         return None
     opened = open_weights(BUNDLED_MODEL, weights)
     return opened if isinstance(opened, Checkpoint) and "architecture" in opened.config else None
+
+
+def fetch_spec(spec: WeightsSpec, *, cache_dir: str | Path | None = None) -> Path:
+    """Return the path of a record's file in the Hub's cache, downloaded if it is not there.
+
+    Raises:
+        ValueError: If it is fetched by hand, since no commit and hash pin it.
+        FileNotFoundError: If repository or file do not exist.
+        PermissionError: If the repository is not open to you.
+        ConnectionError: If the Hub cannot be reached.
+    """
+    if not spec.is_fetched or spec.repo_id is None:
+        address = spec.url or f"https://huggingface.co/{spec.repo_id}"
+        raise ValueError(
+            f"weights {spec.name!r} are not fetched by nl3d, since no hash of {spec.filename} is known: download it "
+            f"from {address} by hand and pass the file's path"
+        )
+    return fetch(spec.repo_id, spec.filename, revision=spec.revision, sha256=spec.sha256, cache_dir=cache_dir)
 
 
 def bundled_file(spec: WeightsSpec) -> Path:
@@ -136,12 +152,12 @@ def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
 
 
 def _open_file(path: Path) -> Checkpoint | ForeignFile:
-    """A file of its own; one that nl3d wrote carries its config along."""
-    if path.is_file() and path.suffix != ".safetensors":
+    """Open a single file; one that nl3d wrote contains its config."""
+    if path.is_file() and (path.suffix != ".safetensors" or is_pickled(path)):
         return ForeignFile(str(path), path)
     tensors = read_safetensors(path, copy=True)
     with safe_open(path, framework="pt") as file:
-        config = json.loads((file.metadata() or {}).get("config", "{}"))
+        config = parse_config((file.metadata() or {}).get("config", "{}"), path)
     if not config and not _in_our_names(tensors):
         return ForeignFile(str(path), path)
     return Checkpoint(str(path), tensors, cfg=clip_description(config), config=config)

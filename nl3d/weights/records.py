@@ -22,8 +22,7 @@ class WeightsSpec:
         repo_id: Repository on the Hugging Face Hub, or ``None`` where the Hub has no copy.
         bundled: Whether it comes with the package, so that it loads without network.
         filename: File within it.
-        revision: Full commit hash, for a branch could move under the user; or, where only its first digits are known,
-            at least seven of them, which are completed from the repository's history.
+        revision: Commit hash, since a branch could move; shortened where the rest is unknown.
         family: Whose names and shapes it bears.
         clip_size: ``(T, H, W)`` in frames and pixels of the clips that the network expects.
         frame_step: Frames between two frames of a clip.
@@ -32,8 +31,9 @@ class WeightsSpec:
         license: SPDX identifier.
         origin: Who trained it, and on what.
         accuracy: What its publisher measured.
-        url: Where it lies if not on the Hub; such a file is fetched by hand.
-        sha256: What its bytes hash to, checked on download; ``None`` where nobody published it.
+        url: Address if it is not on the Hub; such a file is fetched by hand.
+        sha256: Hash of its bytes, or ``None`` where nobody published it. Without it, or without a full commit, the file
+            is fetched by hand.
         layout: Layout that its kernels are in, or ``"any"`` for an image network's, which are inflated.
         layout_proven: What shows that the converted network computes what the original computed.
         download_exercised: Against what the download has been tried.
@@ -62,6 +62,11 @@ class WeightsSpec:
     def __post_init__(self) -> None:
         if not (self.repo_id and self.revision) and not self.url and not self.bundled:
             raise ValueError(f"repo_id and revision, url, or bundled must say where {self.name!r} lies, got none")
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether nl3d fetches it itself: only what a full commit and a hash pin; all else is fetched by hand."""
+        return bool(self.repo_id and self.revision and len(self.revision) == 40 and self.sha256)
 
     @property
     def is_foreign(self) -> bool:
@@ -115,7 +120,7 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
     ),
     _imagenet(
         101,
-        revision="54887a0",  # the rest of the hash is on no page that could be read; completed on download
+        revision="54887a0",  # the rest of the hash is on no page that could be read
         top1=77.374,
     ),
     WeightsSpec(
@@ -334,6 +339,7 @@ def _row(spec: WeightsSpec) -> dict[str, str]:
     if spec.repo_id and spec.revision:
         page = f"https://huggingface.co/{spec.repo_id}"
         where = f"[{spec.repo_id}]({page}) `{spec.filename}` at `{spec.revision[:7]}`"
+        where += "" if spec.is_fetched else ", by hand"
     return {
         "weights": f"`{spec.name}`",
         "networks": ", ".join(f"`{model}`" for model in spec.models),

@@ -25,7 +25,7 @@ def test_nvan_asks_for_the_family_once_the_order_is_lost(tmp_path):
 def test_nvan_s_factory_and_record():
     spec = next(spec for spec in nl3d.list_weights("resnet3d50_nl") if spec.name == "mars_nvan")
     assert (spec.family, spec.license, spec.where) == ("stenvan", "MIT", spec.url)
-    with pytest.raises(ValueError, match=r"fetch https://drive\.google\.com/.* by hand"):
+    with pytest.raises(ValueError, match=r"from https://drive\.google\.com/.* by hand"):
         nl3d.resnet3d50_nl("mars_nvan")
 
 

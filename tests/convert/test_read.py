@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 import nl3d
 from nl3d import from_checkpoint
 from nl3d.convert.read import read_checkpoint
-from tests.convert.foreign import PARITY, fixture, write_python2_pickle
+from tests.convert.foreign import PARITY, fixture, published, write_python2_pickle
 
 
 class Call:
@@ -200,6 +200,9 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file, as Keras writes"),
         (bytes(4096), "zeros only, the start of a download that did not finish"),
         (b"0" * 257 + b"ustar" + bytes(512), "a tar archive"),
+        (b"\x08\x09\x12\x07pytorch" + bytes(64), "an ONNX model"),
+        (b"\x08\x01\x12\x05serve" + bytes(64), "a TensorFlow model"),
+        (b"rate limit exceeded, come back later", "text, not weights"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
@@ -210,6 +213,30 @@ def test_files_that_are_no_weights_are_named(content, what, suffix, tmp_path):
         from_checkpoint(path)
     with pytest.raises(ValueError, match=re.escape(what)):
         nl3d.resnet3d18(str(path))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["a.npy", "b.npy"], "it is NumPy's .npz; save a dictionary of tensors"),
+        (["config.json", "model.weights.h5"], "it is a Keras model; use the PyTorch checkpoint"),
+        (["readme.txt"], "it is a zip archive of 'readme.txt'; unpack it first"),
+    ],
+)
+def test_archives_of_other_things_are_named(names, what, suffix, tmp_path):
+    path = tmp_path / f"file.{suffix}"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    for door in (from_checkpoint, nl3d.from_pretrained, nl3d.resnet3d18):
+        with pytest.raises(ValueError, match=rf"file\.{suffix}.*{re.escape(what)}"):
+            door(str(path))
+
+
+def test_weights_of_torch_save_under_the_name_of_safetensors_are_read(tmp_path):
+    torch.save(published("torchreid_resnet50"), tmp_path / "x.safetensors")
+    assert nl3d.from_pretrained(tmp_path / "x.safetensors").pretrained_cfg["family"] == "torchreid"
 
 
 def test_options_beside_the_weights_are_read(tmp_path):

@@ -88,7 +88,7 @@ def test_wrong_options_are_named(name, options, error, message):
         ),
         ("none.safetensors", FileNotFoundError, "must name an existing file, got 'none.safetensors'"),
         ("folder/none", FileNotFoundError, "must name an existing file, got 'folder/none'"),
-        (__file__, ValueError, r"test_factories\.py must be a whole file of weights, but could not be read"),
+        (__file__, ValueError, r"test_factories\.py must be a file of weights, but is text"),
     ],
 )
 def test_wrong_weights_are_named(weights, error, message):

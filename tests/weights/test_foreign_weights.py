@@ -1,11 +1,15 @@
 """Records and files of other projects through the factories: by name from the Hub, by path, through timm."""
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
 
 import nl3d
+from nl3d.weights import records
 from nl3d.weights.records import find_spec
 from tests.weights_tools.conftest import PARITY
 
@@ -22,12 +26,13 @@ def as_file(checkpoint, path, slot="state_dict"):
 
 
 @pytest.fixture
-def kinetics(hub, tmp_path):
-    """The record's file as the Hub has it, but of a small network."""
+def kinetics(hub, tmp_path, monkeypatch):
+    """The record's file as the Hub has it, but of a small network, whose hash is known."""
     checkpoint, tensors = parity("pytorchvideo_i3d_r50")
     spec = find_spec("resnet3d50_nl", "kinetics")
     content = as_file(checkpoint, tmp_path / "file.pyth", "model_state").read_bytes()
     hub.add(spec.repo_id, {spec.filename: content}, commit=spec.revision)
+    monkeypatch.setattr(records, "WEIGHTS", (replace(spec, sha256=hashlib.sha256(content).hexdigest()),))
     return tensors
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 import nl3d
 from nl3d.hub.fetch import fetch
@@ -97,6 +97,50 @@ def test_garbled_bytes_are_fetched_again(hub, monkeypatch):
         fetch("org/net", "model.safetensors", sha256=right)
     monkeypatch.setattr(Handler, "_answer", answer)
     assert fetch("org/net", "model.safetensors", sha256=right).read_bytes() == BODY
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again(hub):
+    commit = hub.add("org/net", {"model.safetensors": BODY})
+    right = {"revision": commit, "sha256": hashlib.sha256(BODY).hexdigest()}
+    path = fetch("org/net", "model.safetensors", **right)
+    path.resolve().write_bytes(BODY[::-1])
+    assert fetch("org/net", "model.safetensors", **right).read_bytes() == BODY
+    path.resolve().write_bytes(BODY[::-1])
+    with pytest.raises(FileNotFoundError, match="not in the cache"):
+        fetch("org/net", "model.safetensors", local_files_only=True, **right)
+
+
+def test_a_file_of_the_cache_is_hashed_once(hub, monkeypatch):
+    from nl3d.hub import fetch as module
+
+    commit = hub.add("org/net", {"model.safetensors": BODY})
+    fetch("org/net", "model.safetensors", revision=commit)  # without a hash, by an older version or another library
+    read = []
+    monkeypatch.setattr(module, "_hash", lambda path, hashed=module._hash: read.append(path) or hashed(path))
+    for _ in range(3):
+        fetch("org/net", "model.safetensors", revision=commit, sha256=hashlib.sha256(BODY).hexdigest())
+    assert len(read) == 1
+
+
+def test_a_download_that_drips_ends(hub, monkeypatch):
+    hub.add("org/net", {"model.safetensors": BODY})
+    monkeypatch.setattr("nl3d.hub.fetch._DOWNLOAD_TIME", 0.2)
+    monkeypatch.setattr("nl3d.hub.fetch.hf_hub_download", lambda *args, **options: time.sleep(5))
+    start = time.monotonic()
+    with pytest.raises(ConnectionError, match="less than 20 kB per second"):
+        fetch("org/net", "model.safetensors")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "no JSON", "[1]"])
+def test_a_file_whose_config_is_no_object_is_refused(text, tmp_path):
+    model = nl3d.resnet3d18(**TINY)
+    save_file(model.state_dict(), tmp_path / "x.safetensors", {"config": text})
+    for door in (nl3d.from_pretrained, nl3d.resnet3d18, nl3d.from_checkpoint):
+        with pytest.raises(
+            ValueError, match=r"config\.json must be (?:JSON|a JSON object), but that of .*x\.safetensors"
+        ):
+            door(str(tmp_path / "x.safetensors"), **({"family": "nl3d"} if door is nl3d.from_checkpoint else {}))
 
 
 def test_branch_tag_commit_and_its_first_digits(hub, tmp_path):
@@ -256,7 +300,7 @@ def test_a_damaged_config_is_refused(hub, tmp_path):
     with pytest.raises(ValueError, match=r"config\.json must be JSON"):
         nl3d.resnet3d18("hf-hub:org/net")
     hub.add("org/net", {**files, "config.json": b"[1]"})
-    with pytest.raises(ValueError, match=r"config\.json must be a JSON object, .* holds a list"):
+    with pytest.raises(ValueError, match=r"config\.json must be a JSON object, .* is a list"):
         nl3d.resnet3d18("hf-hub:org/net")
 
 

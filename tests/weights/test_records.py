@@ -39,6 +39,16 @@ def test_records_are_whole(spec):
         spec.revision = "main"
 
 
+def test_only_pinned_files_are_fetched(hub):
+    for spec in WEIGHTS:
+        assert spec.is_fetched == bool(spec.repo_id and len(spec.revision) == 40 and spec.sha256)
+        if not spec.bundled and not spec.is_fetched:
+            assert "by hand" in weights_table()
+            with pytest.raises(ValueError, match=rf"{spec.name}.*no hash of .* by hand and pass the file's path"):
+                getattr(nl3d, spec.models[0])(spec.name)
+    assert hub.log == []
+
+
 def test_names_are_unique_within_a_model():
     for model in FACTORIES:
         names = [spec.name for spec in nl3d.list_weights(model)]

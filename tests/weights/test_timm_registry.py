@@ -1,10 +1,12 @@
+import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 import nl3d
@@ -24,14 +26,11 @@ def registered():
 @pytest.fixture
 def image_weights(hub, monkeypatch):
     """Makes ``imagenet`` of ResNet-18 a file of the test's own Hub."""
-    from dataclasses import replace
-
-    from safetensors.torch import save
-
     torch.manual_seed(0)
-    spec = replace(weights.find_spec("resnet3d18", "imagenet"), sha256=None)
+    body = save(timm.create_model("resnet18").state_dict())
+    spec = replace(weights.find_spec("resnet3d18", "imagenet"), sha256=hashlib.sha256(body).hexdigest())
     monkeypatch.setattr(weights, "WEIGHTS", (spec,))
-    hub.add(spec.repo_id, {"model.safetensors": save(timm.create_model("resnet18").state_dict())}, commit=spec.revision)
+    hub.add(spec.repo_id, {"model.safetensors": body}, commit=spec.revision)
 
 
 def test_timm_lists_every_network():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from nl3d.convert.family import FLAT_BLOCK, Family, Settings, Tensors, holds, resnet_rules
 from nl3d.convert.read import ForeignCheckpoint
+from nl3d.hub.pretrained import parse_config
 from nl3d.models.options import KEYWORDS
 from nl3d.models.resnet3d import IMAGENET_CFG
 
@@ -21,7 +21,8 @@ def _match_own(tensors: Tensors) -> bool:
 def _finalize_own(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
     """A file that nl3d wrote says under ``config`` how its network was built and how its clips are prepared."""
     config = checkpoint.extras.get("config")
-    config = json.loads(config) if isinstance(config, str) else config
+    if isinstance(config, str):
+        config = parse_config(config, checkpoint.source)
     if not isinstance(config, Mapping):
         return {}, {}
     known = KEYWORDS.keys() - {"num_classes"}
