@@ -180,7 +180,7 @@ def kill_once(job: Job, draw: random.Random, seconds: float) -> str:
         in_process(job.work, folder)
         assert job.check(folder) == "new"
         beside = {path.name for path in folder.iterdir()} - job.leftovers
-        hidden = {path.name for path in folder.rglob(".*")} | {path.name for path in folder.rglob("*unfinished*")}
+        hidden = {path.name for pattern in (".*", "*unfinished*") for path in folder.rglob(pattern)} - {".lock"}
         assert not beside | hidden, f"left behind: {sorted(beside | hidden)}"
     return found
 
