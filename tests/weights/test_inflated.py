@@ -107,7 +107,7 @@ def test_timm_knows_every_inflated_network():
     nl3d.register_timm(inflated=True)
     names = timm.list_models("inflated_*")
     assert {f"inflated_{name}" for family in CONVOLUTIONAL for name in timm.list_models(module=family)} == set(names)
-    assert len(names) >= 960
+    assert len(names) > 900  # 960 in timm 1.0.31
     assert not any("vit_base_patch" in name for name in names)
     model = timm.create_model("inflated_test_convnext", num_classes=5, time_kernel=5)
     assert model.stem[0].weight.shape[2] == 5
