@@ -1,7 +1,11 @@
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.hub_server import serve
+
+settings.register_profile("nl3d", deadline=None, derandomize=True)  # the same examples on a busy machine
+settings.load_profile("nl3d")
 
 
 def pytest_collection_modifyitems(items):

@@ -20,7 +20,7 @@ Embed every tracklet: nl3d embed VIDEO --tracks BOXES.txt --output OUT.safetenso
 (frame,id,left,top,width,height,..., frames from 1); nl3d embed FOLDER --output OUT.safetensors for a folder that holds
 one folder of frames for each tracklet; or nl3d embed TABLE.csv --output OUT.safetensors for a table of frames with a
 column path and, as known, tracklet, pid and camid. Folders and tables may be shared by many processes, torchrun
---nproc_per_node 8 -m nl3d embed TABLE.csv ..., and the same command goes on where it was stopped."""
+--nproc_per_node 8 -m nl3d embed TABLE.csv ..., and the same command resumes after an interruption."""
 
 
 def add_parser(commands: Any) -> None:

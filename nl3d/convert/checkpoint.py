@@ -161,7 +161,7 @@ def _places(own: Mapping[str, Sequence[int]], asked: Mapping[str, Sequence[int]]
         if not set(numbers) <= set(places.get(stage, ())):
             raise ValueError(
                 f"non_local must hold the places of the file's own blocks, {dict(own)}, got {places}; what the network "
-                "computes hangs on them"
+                "computes depends on them"
             )
     return places
 

@@ -156,7 +156,7 @@ def _saved_options(
             )
     decided = {"num_classes", *architecture, *(["non_local"] if architecture else [])}
     if "non_local" in architecture and checkpoint.config.get("non_local"):
-        decided.discard("non_local")  # what the file's own blocks compute hangs on their places
+        decided.discard("non_local")  # what the file's own blocks compute depends on their places
     known = set(kind.option_names()) - decided
     return {key: value for key, value in checkpoint.config.items() if key in known}
 

@@ -39,7 +39,7 @@ PYSLOWFAST_RULES: Rules = (
     (r"head\.projection\.(weight|bias)", r"head.classifier.\1"),
 )
 
-# The max-pool behind the first stage hangs on the architecture's name alone.
+# The max-pool after the first stage depends only on the architecture's name.
 _TIME_POOL = {"2d": 1, "c2d": 2, "slow_c2d": 1, "i3d": 2, "slow_i3d": 1, "slow": 1}
 
 
