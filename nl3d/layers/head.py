@@ -136,7 +136,7 @@ class ReIDHead(_Head):
 
     def forward(self, x: Tensor) -> ReIDOutput:
         features = self.pool(_checked_map(x, self.in_features, self.bn))  # (B, in_features)
-        embedding = self.act(_normalise(self.bn, self.fc(features)))  # (B, embedding_dim)
+        embedding = self.act(self.bn(self.fc(features)))  # (B, embedding_dim)
         return ReIDOutput(features, embedding, self.classify(self.dropout(embedding)))
 
 
@@ -193,7 +193,7 @@ class BNNeckHead(_Head):
 
     def forward(self, x: Tensor) -> ReIDOutput:
         features = self.pool(_checked_map(x, self.in_features, self.bn))
-        neck = _normalise(self.bn, features)
+        neck = self.bn(features)
         embedding = neck if self.projection is None else self.projection(neck)
         return ReIDOutput(features, embedding, self.classify(neck))
 
@@ -228,16 +228,6 @@ class LinearHead(_Head):
         return ReIDOutput(features, features, self.classify(self.dropout(features)))
 
 
-def _normalise(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
-    """Batch norm, which has no statistics of one clip."""
-    if norm.training and len(x) == 1 and type(norm) is nn.BatchNorm1d:
-        raise ValueError(
-            "clips must be at least 2 per batch in training mode, because batch norm needs the statistics of several, "
-            "got 1; call model.eval() to embed, or leave out incomplete batches (drop_last=True) to train"
-        )
-    return norm(x)
-
-
 def _checked_dropout(dropout: float) -> float:
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
@@ -249,6 +239,7 @@ def _checked_map(x: Tensor, in_features: int, norm: nn.Module | None = None) -> 
         raise ValueError(f"x must be (B, C, T, H, W) or (B, C) with C={in_features}, got {tuple(x.shape)}")
     if isinstance(norm, nn.BatchNorm1d) and norm.training and x.shape[0] == 1:
         raise ValueError(
-            "clips must be at least 2 in training mode, for the batch norm of the head, got 1; call eval()"
+            "clips must be at least 2 in training mode, for the batch norm of the head, got 1; call eval() to embed, "
+            "or leave out incomplete batches (drop_last=True) to train"
         )
     return x
