@@ -1,1 +1,1 @@
-"""The offline side of the zoo, command ``nl3d-weights``: tell, convert, check and publish checkpoints."""
+"""Command ``nl3d-weights``: identify, convert, verify and publish checkpoints."""

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def family(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--family", help="project that wrote the file, where the file alone does not tell")
+        sub.add_argument("--family", help="project that wrote the file, where the file alone does not show it")
 
     sub = verb("detect", _detect, "Tell a checkpoint's family and network.")
     sub.add_argument("file")

@@ -1,4 +1,4 @@
-"""What a checkpoint file is, told without building its network for real."""
+"""Identify a checkpoint file on the meta device, without memory for its network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nl3d.models.resnet3d import STAGES
 
 
 def count_classes(checkpoint: ForeignCheckpoint, family: str | None = None) -> int:
-    """Classes that a file's classifier tells apart, 0 without one."""
+    """Number of classes of a file's classifier, 0 without one."""
     found, checkpoint = find_family(checkpoint, family)
     tensors = fold_into_norms(rename_keys(found.prepare(checkpoint.tensors)[0], found))
     classifier = tensors.get("head.classifier.weight")

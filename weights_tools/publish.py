@@ -36,7 +36,7 @@ class Publication:
 
 
 def card(path: str | Path, *, repo_id: str = "ORG/NAME") -> str:
-    """Model card of a converted file: what it is, how clips are fed, whose weights they are and under which licence.
+    """Model card of a converted file: its network, preprocessing, origin and licence.
 
     Raises:
         FileNotFoundError: If there is no such file.

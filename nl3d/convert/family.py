@@ -108,7 +108,7 @@ KINETICS = {
 """Preprocessing of most action classifiers."""
 
 BLOCK_OUTPUT = r"layer[1-4]\.non_local\d+\.w_z"
-"""Last convolution of a non-local block, whose bias goes into the norm behind it."""
+"""Last convolution of a non-local block, before the norm that takes its bias."""
 
 
 def holds(tensors: Tensors, pattern: str) -> bool:

@@ -22,12 +22,12 @@ _PREFIXES = ("module.", "model.", "_orig_mod.")
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """Tensors of a file under their own names, and what else the file says.
+    """Tensors of a file under their own names, and its other entries.
 
     Attributes:
-        tensors: Names and tensors, without a prefix that all of them bear.
-        extras: What stood beside them: epoch, configuration, optimiser.
-        prefix: The prefix that was taken off, such as ``module.``.
+        tensors: Names and tensors, without a prefix that all of them have.
+        extras: Other entries of the file: epoch, configuration, optimiser.
+        prefix: The prefix that was removed, such as ``module.``.
         source: The file's name, for messages.
     """
 
@@ -38,7 +38,7 @@ class ForeignCheckpoint:
 
     @property
     def dtype(self) -> str:
-        """Kind of floating-point number that most of the tensors' values are, such as ``"float16"``."""
+        """Floating-point type of most values, such as ``"float16"``."""
         counts: dict[str, int] = {}
         for tensor in self.tensors.values():
             if tensor.is_floating_point():
@@ -113,9 +113,9 @@ def _refusal(path: Path, error: BaseException) -> str:
 
 
 def _unwrap(content: Mapping[Any, Any], extras: dict[str, Any], source: str) -> ForeignCheckpoint:
-    """Find the state dict in a training checkpoint, and take off a prefix that its keys bear.
+    """Find the state dict in a training checkpoint, and remove a prefix that at least nine keys in ten have.
 
-    A key in ten may lack the prefix: it stays as it is, for the converter to name.
+    Keys without the prefix stay as they are, so that the converter can name them.
     """
     for slot in _SLOTS:
         inner = content.get(slot)

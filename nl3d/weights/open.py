@@ -1,4 +1,4 @@
-"""From what ``weights=`` says to the tensors of a file, wherever it lies."""
+"""Open what ``weights=`` names: a record, a file, a folder or a repository."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ INFLATED_PREFIX = "inflated:"
 """What precedes timm's name in the architecture of an inflated network."""
 BUNDLED_MODEL = "resnet3d18_nl"
 BUNDLED = Path(__file__).parent / "bundled"
-"""Folder of the weights that come with the package: one folder a network, as ``save_pretrained`` writes it."""
+"""Folder of the weights in the package: one folder per network, as ``save_pretrained`` writes it."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors and what is known of them.
+    """Tensors of a file with their description.
 
     Attributes:
-        source: What ``weights=`` said.
+        source: Value of ``weights=``.
         tensors: The tensors, under the file's own keys.
-        cfg: What goes into the network's ``pretrained_cfg``: clip size, mean, deviation, licence, origin.
+        cfg: Entries of the network's ``pretrained_cfg``: clip size, mean, deviation, licence, origin.
         config: The config.json beside the file, empty without one.
     """
 
@@ -45,12 +45,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ForeignFile:
-    """A file in another project's names, which takes a conversion.
+    """A file in another project's names, to be converted.
 
     Attributes:
-        source: What ``weights=`` said.
-        path: Where it lies.
-        family: Whose it is, or ``None`` for it to be told from its keys.
+        source: Value of ``weights=``.
+        path: Path of the file.
+        family: Project that wrote it; ``None`` to infer it from the keys.
         cfg: As of :class:`Checkpoint`.
     """
 
@@ -128,12 +128,12 @@ def fetch_spec(spec: WeightsSpec, *, cache_dir: str | Path | None = None) -> Pat
 
 
 def bundled_file(spec: WeightsSpec) -> Path:
-    """Where the weights of a record that comes with the package lie."""
+    """Return the path of a record's weights in the package."""
     return BUNDLED / spec.models[0] / spec.filename
 
 
 def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
-    """What a record says of its clips and its origin, under the keys of timm's ``pretrained_cfg``."""
+    """Describe a record's clips and origin under the keys of timm's ``pretrained_cfg``."""
     frames, height, width = spec.clip_size
     return {
         "tag": spec.name,
@@ -164,7 +164,7 @@ def _open_file(path: Path) -> Checkpoint | ForeignFile:
 
 
 def _in_our_names(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of our networks or of the image networks that these are filled from."""
+    """Whether the names are those of nl3d's networks, or of image networks that fill them."""
     if any(key.startswith("backbone.") for key in tensors) and any(key.startswith("head.") for key in tensors):
         return True  # a frame-wise network
     return any(FAMILIES[name].fits(tensors) for name in ("nl3d", "torchvision"))

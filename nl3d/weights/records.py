@@ -1,4 +1,4 @@
-"""The table of checkpoints: one frozen record each."""
+"""The table of published checkpoints, one frozen record each."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ FACTORIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSpec:
-    """One published checkpoint: where it lives, what it expects, where it came from.
+    """A published checkpoint: its address, its clips and its origin.
 
     Attributes:
-        name: What ``weights=`` calls it.
+        name: Its name in ``weights=``.
         models: Factories that it can start.
         repo_id: Repository on the Hugging Face Hub, or ``None`` where the Hub has no copy.
         bundled: Whether it comes with the package, so that it loads without network.
         filename: File within it.
         revision: Commit hash, since a branch could move; shortened where the rest is unknown.
-        family: Whose names and shapes it bears.
+        family: Family of its names and shapes.
         clip_size: ``(T, H, W)`` in frames and pixels of the clips that the network expects.
-        frame_step: Frames between two frames of a clip.
+        frame_step: Frames from one frame of a clip to the next.
         mean: Mean of each RGB channel in [0, 1], subtracted.
-        std: Deviation of each RGB channel, by which is divided.
+        std: Deviation of each RGB channel, the divisor.
         license: SPDX identifier.
         origin: Who trained it, and on what.
-        accuracy: What its publisher measured.
+        accuracy: Accuracy that its publisher states.
         url: Address if it is not on the Hub; such a file is fetched by hand.
         sha256: Hash of its bytes, or ``None`` where nobody published it. Without it, or without a full commit, the file
             is fetched by hand.
-        layout: Layout that its kernels are in, or ``"any"`` for an image network's, which are inflated.
-        layout_proven: What shows that the converted network computes what the original computed.
-        download_exercised: Against what the download has been tried.
+        layout: Layout of its kernels; ``"any"`` for those of an image network, which are inflated.
+        layout_proven: Test that the converted network computes what the original computed.
+        download_exercised: How the download has been tried.
     """
 
     name: str
@@ -70,12 +70,12 @@ class WeightsSpec:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the file is in another project's names, so that it takes a conversion."""
+        """Whether the file is in another project's names and must be converted."""
         return self.family not in ("timm", "nl3d")
 
     @property
     def where(self) -> str:
-        """Where it lies, in a word: repository, address, or the package itself."""
+        """Repository, address, or a word for the package itself."""
         return self.repo_id or self.url or "comes with nl3d"
 
 
@@ -267,7 +267,7 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
 
 
 def list_models(filter: str = "*") -> list[str]:
-    """Names of the networks that can be built, by ``nl3d.<name>()`` or ``timm.create_model(name)``.
+    """Names of the networks that can be built, by ``nl3d.<name>()``.
 
     Args:
         filter: Pattern with ``*`` and ``?`` that the names must match.

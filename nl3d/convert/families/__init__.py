@@ -1,1 +1,1 @@
-"""Other projects' checkpoints: how each names its tensors, and what its networks do that no tensor tells."""
+"""Other projects' checkpoints, one file per project: names of tensors, and settings that shapes cannot reveal."""

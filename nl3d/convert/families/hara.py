@@ -7,7 +7,7 @@ from nl3d.convert.read import ForeignCheckpoint
 
 
 def _finalize_hara(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
-    """The files of 2018, whose keys begin with ``module.``, take 0 to 255 less the mean, undivided."""
+    """Describe the preprocessing of 2018, when keys began with ``module.``: 0 to 255 less the mean, not divided."""
     if not checkpoint.prefix:
         return {}, {}
     mean = tuple(round(value / 255, 6) for value in (114.7748, 107.7354, 99.4750))

@@ -1,4 +1,4 @@
-"""All families, and which of them a file is of."""
+"""The table of families, and the choice of a file's."""
 
 from __future__ import annotations
 
