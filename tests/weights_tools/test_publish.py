@@ -42,6 +42,7 @@ def test_publish_then_pull_gives_equal_bits(converted, hub, monkeypatch, capsys,
     assert load_file(pulled).keys() == load_file(output).keys()
     assert all(torch.equal(tensor, load_file(output)[key]) for key, tensor in load_file(pulled).items())
 
+    nl3d.register_timm()
     clips, logits = parity["input"], parity["out/logits"]
     for model in (
         nl3d.resnet3d50_nl("hf-hub:me/i3d-nl", num_classes=11),
