@@ -1,5 +1,6 @@
 """Two gloo processes against one on the same batch; launchers, and ranks that stop, with real processes."""
 
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -147,23 +148,25 @@ def test_accelerate_on_the_cpu_trains_one_network_and_says_on_how_many_processes
 @pytest.mark.parametrize("stopped", [0, 1])
 def test_stopped_rank_is_named(tmp_path, stopped):
     process = torchrun(tmp_path, "--epochs=100000", "--rank-timeout=3")
+    ranks = []
     try:
         end = time.monotonic() + 100
         while not (tmp_path / "last.safetensors").is_file():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end
             time.sleep(0.1)
-        os.kill(pid_of_rank(process.pid, stopped), signal.SIGSTOP)
+        ranks = [pid_of_rank(process.pid, rank) for rank in (0, 1)]  # now, since they outlive their launcher
+        os.kill(ranks[stopped], signal.SIGSTOP)
         for line in process.stdout:
             if line.startswith("nl3d:"):
                 break
         assert f"every rank must answer within 3 s, but rank {stopped} did not: it died or was stopped;" in line
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        for rank in (0, 1):
-            if pid := pid_of_rank(process.pid, rank):
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        process.communicate()
+        process.communicate(timeout=60)
 
 
 def pid_of_rank(launcher, rank):
