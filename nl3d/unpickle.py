@@ -73,7 +73,7 @@ def recognise(path: Path) -> str | None:
     if head[257:262] == b"ustar":
         return "a tar archive, as torch.save wrote before version 0.2; load it there and save its state_dict() again"
     if not is_pickled(path) and text.isascii() and all(byte >= 32 or byte in b"\t\n\r" for byte in text):
-        return "text, not weights; download the weights again"
+        return "text, not tensors; download or write it again"
     if not any(head):
         return "zeros only, the start of a download that did not finish; download it again"
     return None

@@ -224,7 +224,7 @@ def test_refuses_files_that_are_something_else(tmp_path):
         Embeddings.load(tmp_path / "none.safetensors")
     path = tmp_path / "other.safetensors"
     path.write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"'.*other.safetensors' cannot be read"):
+    with pytest.raises(ValueError, match=r"'.*other.safetensors' must hold embeddings, but is text"):
         Embeddings.load(path)
     save_file({"weight": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="must hold either 'embeddings' or 'features', got 'weight'"):
