@@ -202,7 +202,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
         (b"0" * 257 + b"ustar" + bytes(512), "a tar archive"),
         (b"\x08\x09\x12\x07pytorch" + bytes(64), "an ONNX model"),
         (b"\x08\x01\x12\x05serve" + bytes(64), "a TensorFlow model"),
-        (b"rate limit exceeded, come back later", "text, not weights"),
+        (b"rate limit exceeded, come back later", "text, not tensors"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )
