@@ -87,7 +87,7 @@ def write_bomb(path):
         ("rows.csv", lambda path: path.write_text("1,2"), r"must end in .safetensors, .npz, .npy, .pt, .pth$"),
         ("rows.npz", lambda path: path.write_bytes(b"noise"), "rows.npz' must hold embeddings, but is text"),
         ("rows.npy", lambda path: path.write_bytes(b""), "rows.npy' cannot be read: "),
-        ("rows.safetensors", lambda path: path.write_bytes(b"noise" * 9), "rows.safetensors' must hold .*, but is text"),
+        ("rows.safetensors", lambda path: path.write_bytes(b"noise" * 9), "rows.safetensors' must .* is text"),
         ("rows.pt", lambda path: path.write_bytes(b"noise"), "rows.pt' must hold embeddings, but is text"),
         ("rows.pt", write_pickle, "rows.pt' cannot be read: "),
         ("rows.npz", lambda path: np.savez(path, vectors=ROWS), "either 'embeddings' or 'features', got 'vectors'$"),
