@@ -199,7 +199,7 @@ def test_a_save_killed_at_any_moment_leaves_a_network(tmp_path):
         (lambda folder: (folder / "config.json").write_text("{"), ValueError, "must be JSON"),
         (lambda folder: (folder / "config.json").write_text('{"block": "flat"}'), ValueError, "block must be one of"),
         (lambda folder: (folder / "model.safetensors").unlink(), FileNotFoundError, "must name an existing file"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), ValueError, "is text, not weights"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678"), ValueError, "is text, not tensors"),
         (lambda folder: (folder / "config.json").write_text("{}"), ValueError, "wholly"),
     ],
 )
