@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,8 @@ def _run_share(args: argparse.Namespace, share: Share) -> None:
         note(f"skipped: {message}")
     for name in outcome.dropped:
         note(f"dropped, since no frame of it can be read: tracklet {name}")
+    if outcome.missing and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun would end the others if one failed
+        raise ChildProcessError(f"process {share.rank} of {share.world}: {outcome.text}")
     if outcome.joined:
         sys.stdout.write(f"{outcome.text}\n")
     else:

@@ -30,9 +30,9 @@ def be(monkeypatch, rank, world):
 def test_each_process_says_how_far_it_came(tmp_path, table, capsys, monkeypatch):
     output = tmp_path / "out.safetensors"
     told = []
-    for rank in (1, 0, 1):
+    for rank, status in ((1, 2), (0, 0), (1, 0)):  # parts of a peer that are missing are no success
         be(monkeypatch, rank, 2)
-        assert run("embed", table, "--output", output, *NETWORK) == 0
+        assert run("embed", table, "--output", output, *NETWORK) == status
         told.append(capsys.readouterr())
     assert f"nl3d: process 1 of 2: 1 of the 2 parts of {output} are still missing (1 of rank 0)" in told[0].err
     assert told[0].out == ""
@@ -42,6 +42,13 @@ def test_each_process_says_how_far_it_came(tmp_path, table, capsys, monkeypatch)
     assert result.pids.tolist() == [number % 5 - 1 for number in range(80)]
     assert result.camids.tolist() == [number % 2 for number in range(80)]
     assert result.names[7] == "frames/7.jpg"
+
+
+def test_torchrun_is_not_told_of_a_peer_that_is_slower(tmp_path, table, capsys, monkeypatch):
+    be(monkeypatch, 1, 2)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert run("embed", table, "--output", tmp_path / "out.safetensors", *NETWORK) == 0
+    assert "are still missing (1 of rank 0)" in capsys.readouterr().err
 
 
 def test_what_is_kept_after_an_error_is_said(tmp_path, table, capsys):

@@ -76,11 +76,15 @@ class PartFolder:
 
     def write(self, number: int, rows: Sequence[int], vectors: Tensor, unreadable: int) -> None:
         """Write a part: its tracklets that have a vector, their vectors, and how many frames were skipped."""
-        if not self.path.is_dir():  # such as that of a run that came to nothing
-            self.path.mkdir(exist_ok=True)
-            self._describe()
         tensors = {"rows": torch.tensor(rows, dtype=torch.int64), "vectors": vectors}
-        write_safetensors(self.part(number), tensors, {"unreadable": str(unreadable)})
+        try:
+            if not self.path.is_dir():  # removed by a process that came to nothing, or that has joined the output
+                self.path.mkdir(exist_ok=True)
+                self._describe()
+            write_safetensors(self.part(number), tensors, {"unreadable": str(unreadable)})
+        except FileNotFoundError:  # the same, in the middle of writing
+            if not self.is_output():
+                raise
 
     def join(
         self, records: Sequence[Record], lengths: Sequence[int], metadata: Mapping[str, str]
@@ -104,6 +108,7 @@ class PartFolder:
                 width = max(width, file.get_slice("vectors").get_shape()[1])
                 unreadable += int(file.metadata()["unreadable"])
         if not rows:
+            self.remove()  # or these parts, which hold nothing, would stop every later run
             raise ValueError(f"tracklets must have a readable frame, got none in {unreadable} frames")
         notes = make_notes(records, rows, unreadable=unreadable)
         found = columns([records[row] for row in rows])

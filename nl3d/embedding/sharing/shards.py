@@ -161,6 +161,7 @@ def embed_to_file(
     }
     folder = PartFolder(output, description, len(parts))
     if folder.is_output() and (share.world > 1 or not overwrite):
+        folder.remove()  # what is left if a process was killed once it had joined
         return Outcome(f"{output} is there already, made by this very run; delete it to begin anew", complete=True)
     if output.exists() and not overwrite:
         check_output(output, overwrite=False)  # refuses it
@@ -227,6 +228,7 @@ def _finish(
     missing = tuple(folder.missing())
     if missing:
         if folder.is_output():
+            folder.remove()  # what this process wrote after the other had joined
             return done
         return Outcome(
             f"{len(missing)} of the {folder.count} parts of {folder.output} are still missing "
@@ -241,6 +243,7 @@ def _finish(
         rows, width, dropped = folder.join(source.records, source.lengths, metadata)
     except FileNotFoundError:
         if folder.is_output():  # by a process that finished in the same moment; the file is the same
+            folder.remove()
             return done
         raise
     folder.remove()

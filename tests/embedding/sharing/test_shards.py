@@ -298,6 +298,40 @@ def test_nothing_readable_is_refused(tmp_path):
     (tmp_path / "people.csv").write_text("path\na.jpg\n")
     with pytest.raises(ValueError, match="must have a readable frame, got none in 1 frames"):
         run(tmp_path / "people.csv", tmp_path / "out.safetensors", skip_unreadable=True)
+    assert not (tmp_path / "out.safetensors.parts").exists()
+    write_jpeg(tmp_path / "a.jpg", colour=(9, 9, 9), size=(24, 12))
+    assert run(tmp_path / "people.csv", tmp_path / "out.safetensors").joined
+
+
+def test_a_kill_between_joining_and_removing_leaves_nothing_for_long(tmp_path, table, monkeypatch):
+    output = tmp_path / "out.safetensors"
+
+    def killed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.PartFolder, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(table, output)
+    assert (tmp_path / "out.safetensors.parts").is_dir()
+    assert "is there already" in run(table, output).text
+    assert left(output) == ["out.safetensors"]
+
+
+@pytest.mark.parametrize("when", [1, 4, 7])
+def test_two_equal_commands_at_once_leave_one_file(tmp_path, table, monkeypatch, when):
+    output = tmp_path / "out.safetensors"
+    write = parts.PartFolder.write
+
+    def overtaken(folder, number, *arguments):
+        if number == when:
+            monkeypatch.setattr(parts.PartFolder, "write", write)
+            assert run(table, output).joined
+        write(folder, number, *arguments)
+
+    monkeypatch.setattr(parts.PartFolder, "write", overtaken)
+    assert run(table, output).complete
+    assert left(output) == ["out.safetensors"]
 
 
 def test_vectors_that_are_not_finite_make_no_part(tmp_path, table):
