@@ -55,7 +55,7 @@ def changes(arguments: argparse.Namespace, row: Row) -> dict[str, object]:
     shared = {**SMALL, "model": "small_3d_nl"}
     if row is ROWS["imagenet"]:
         raise ValueError(
-            "row must be scratch, reid or kinetics in small: nobody trained so small a network on ImageNet"
+            "row must be scratch, reid or kinetics with --network small: no ImageNet weights of that network exist"
         )
     if row is ROWS["scratch"]:
         return shared

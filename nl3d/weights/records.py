@@ -157,7 +157,7 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
         url="https://dl.fbaipublicfiles.com/pyslowfast/model_zoo/kinetics400/I3D_NLN_8x8_R50.pkl",
         layout="i3d",
         layout_proven="yes, tests/parity/pyslowfast_i3d_nln_r50.safetensors and .caffe2.pkl",
-        download_exercised="no: nobody publishes its hash, so that it is fetched by hand",
+        download_exercised="no: no sha256 of it is published, so it is downloaded by hand",
     ),
     WeightsSpec(
         name="kinetics_r3d",
@@ -209,7 +209,7 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
             accuracy=f"Market-1501 rank-1 {rank1} %, mAP {mean_ap} % as an image network",
             url=f"https://github.com/JDAI-CV/fast-reid/releases/download/v0.1.1/market_{kind}_R50.pth",
             layout_proven=f"yes, tests/parity/fastreid_{kind}_r50.safetensors",
-            download_exercised="no: nobody publishes its hash, so that it is fetched by hand",
+            download_exercised="no: no sha256 of it is published, so it is downloaded by hand",
         )
         for kind, kind_name, rank1, mean_ap in (("bot", "BoT", 94.4, 86.1), ("agw", "AGW", 95.3, 88.2))
     ),

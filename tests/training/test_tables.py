@@ -106,7 +106,7 @@ def test_table3_makes_what_it_starts_from(monkeypatch, tmp_path, capsys):
     assert (start["model"], start["num_frames"], start["data_args"]["seed"]) == ("small_tp", 1, 1000)
     assert (start["height"], start["num_pids"], configs["reid"]["height"]) == (32, 4, 32)
     assert run_example(monkeypatch, "table3", "--row", "imagenet", *options) == 1
-    assert "row must be scratch, reid or kinetics in small" in capsys.readouterr().err
+    assert "row must be scratch, reid or kinetics with --network small" in capsys.readouterr().err
 
 
 def test_export_gives_a_network_for_everything_else(monkeypatch, tmp_path, capsys):
