@@ -1,15 +1,26 @@
-"""Tables of whole numbers from MATLAB files, before version 7.3 (scipy) and since (HDF5)."""
+"""Tables of whole numbers from MATLAB files, before version 7.3 (scipy) and since (HDF5).
+
+Either library reads in a process of its own, :mod:`nl3d.data.readers.mat_process`, since both crash on some damaged
+files.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nl3d.data.frames.names import require_file
 
+PROGRAM = Path(__file__).with_name("mat_process.py")
+ALLOWANCE = 256 * 2**20  # bytes of memory beyond twice the file's size
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -26,17 +37,22 @@ def read_mat(path: str | Path, key: str) -> NDArray[np.int64]:
     Raises:
         FileNotFoundError: If there is no such file.
         ModuleNotFoundError: If scipy, or h5py for version 7.3, is not installed.
-        ValueError: If the file does not parse, has no such table, or one of other values than whole numbers.
+        ValueError: If the file does not parse, crashes the library, takes far more memory than it has bytes, has no
+            such table, or one of other values than whole numbers.
     """
     path = require_file(path, what="file")
     with path.open("rb") as file:
         start = file.read(520)
-    table = _read_hdf5(path, key) if _HDF5 in (start[:8], start[512:]) else _read_old(path, key)
-    if table.ndim != 2 or table.dtype.kind not in "iuf" or not np.all(table == np.round(table)):
-        raise ValueError(
-            f"{str(path)!r}: {key!r} must be a table of whole numbers, got {table.dtype} of shape {table.shape}"
+    library = "h5py" if _HDF5 in (start[:8], start[512:]) else "scipy"
+    if find_spec(library) is None:
+        raise ModuleNotFoundError(
+            f"reading {str(path)!r} needs {library}; install it with: pip install 'nl3d[data]'", name=library
         )
-    return table.astype(np.int64)
+    head, _, values = _run(path, key).partition(b"\n")
+    answer = json.loads(head)
+    if "error" in answer:
+        raise ValueError(f"file {str(path)!r} {answer['error']}")
+    return np.frombuffer(values, np.int64).reshape(answer["shape"]).copy()
 
 
 def read_query_rows(path: str | Path, key: str, num_rows: int) -> NDArray[np.int64]:
@@ -63,42 +79,21 @@ def read_query_rows(path: str | Path, key: str, num_rows: int) -> NDArray[np.int
     return rows
 
 
-def _read_old(path: Path, key: str) -> NDArray[Any]:
-    try:
-        from scipy.io import loadmat
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "reading .mat files needs scipy; install it with: pip install 'nl3d[data]'"
-        ) from error
-    try:
-        content = loadmat(path)
-    except Exception as error:  # scipy raises half a dozen types
-        raise ValueError(f"file {str(path)!r} must be a MATLAB file, but does not parse: {error}") from error
-    if key not in content:
-        raise _no_table(path, key, [name for name in content if not name.startswith("__")])
-    return np.asarray(content[key])
-
-
-def _read_hdf5(path: Path, key: str) -> NDArray[Any]:
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{str(path)!r} is a MATLAB 7.3 file, which needs h5py; install it with: pip install 'nl3d[data]'"
-        ) from error
-    try:
-        with h5py.File(path, "r") as content:
-            if key not in content:
-                raise KeyError
-            if not isinstance(content[key], h5py.Dataset):
-                raise ValueError(f"{str(path)!r}: {key!r} must be a table of whole numbers, got a group")
-            return np.asarray(content[key]).T  # HDF5 keeps MATLAB's columns as rows
-    except KeyError:
-        with h5py.File(path, "r") as content:
-            raise _no_table(path, key, list(content)) from None
-    except OSError as error:
-        raise ValueError(f"file {str(path)!r} must be a MATLAB file, but does not parse: {error}") from error
-
-
-def _no_table(path: Path, key: str, found: list[str]) -> ValueError:
-    return ValueError(f"file {str(path)!r} must hold the table {key!r}, got {', '.join(map(repr, found)) or 'none'}")
+def _run(path: Path, key: str) -> bytes:
+    """Run the reading process; gives what it wrote."""
+    request = {
+        "sys_path": sys.path,
+        "path": str(path),
+        "key": key,
+        "allowance": 2 * path.stat().st_size + ALLOWANCE,
+    }
+    command = [sys.executable, "-I", str(PROGRAM), json.dumps(request)]
+    one_thread = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads take memory each
+    done = subprocess.run(command, env={**os.environ, **one_thread}, capture_output=True, check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise ValueError(f"file {str(path)!r} must be a MATLAB file, but its reader crashed on it ({name})")
+    if done.returncode:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+        raise ValueError(f"file {str(path)!r} cannot be read as a MATLAB file: {last}")
+    return done.stdout
