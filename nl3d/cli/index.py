@@ -12,7 +12,7 @@ from nl3d.cli.options import note, positive
 
 if TYPE_CHECKING:
     from nl3d.embedding.embeddings import Embeddings
-    from nl3d.retrieval.rank import Ranking
+    from nl3d.retrieval.ranking import Ranking
     from nl3d.retrieval.search.index import GalleryIndex
 
 BUILD = ("nlist", "pq_bytes", "hnsw_m", "ef_construction")

@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from nl3d._version import __version__
+from nl3d.data.clips.batches import ClipBatch, Record, SourceReport
 from nl3d.data.clips.dataset import forking_workers, worker_errors
 from nl3d.data.clips.processor import ClipProcessor
 from nl3d.data.clips.sampling import count_clips
-from nl3d.data.sources import ClipBatch, Record, SourceReport, TrackletSource, VideoSource, open_source
+from nl3d.data.sources import open_source
+from nl3d.data.tracklet_source import TrackletSource
+from nl3d.data.video_source import VideoSource
 from nl3d.embedding.embeddings import Embeddings
 from nl3d.embedding.network import choose_layer, fingerprint, pick_device
 from nl3d.layers.precision import float32_on_small_maps

@@ -14,7 +14,8 @@ from nl3d.embedding.embedder import embed
 from nl3d.embedding.network import seeded
 from nl3d.metrics import RankingResult, evaluate
 from nl3d.metrics.histogram import stripe_histogram
-from nl3d.retrieval.rank import Ranking, rank
+from nl3d.retrieval.rank import rank
+from nl3d.retrieval.ranking import Ranking
 from nl3d.walkers import WalkerTracklets, WalkerWorld
 from nl3d.weights.factories import resnet3d18_nl
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nl3d.data.clips.batches import SourceReport
 from nl3d.data.dataset import ReIDDataset
-from nl3d.data.sources import SourceReport, TrackletSource
+from nl3d.data.tracklet_source import TrackletSource
 from nl3d.data.tracklets import Tracklet
 from nl3d.embedding.embedder import TrackletEmbedder, progress_bar
 from nl3d.metrics import RankingResult, evaluate

@@ -6,10 +6,11 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import functional as oracle
 
+from nl3d.data.clips.batches import SourceReport
 from nl3d.data.clips.processor import ClipProcessor
 from nl3d.data.clips.sampling import consecutive_clips
 from nl3d.data.readers.boxes import BoxOptions
-from nl3d.data.sources import SourceReport, open_source
+from nl3d.data.sources import open_source
 from nl3d.data.tracklets import Tracklet
 from tests.data.films import film, write_boxes, write_video
 from tests.data.pictures import write_jpeg

@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 import nl3d
 from nl3d.data.clips.processor import ClipProcessor
-from nl3d.data.sources import VideoSource, _VideoBatches, open_source
+from nl3d.data.sources import open_source
 from nl3d.data.tracklets import Tracklet
+from nl3d.data.video_source import VideoSource, _VideoBatches
 from nl3d.embedding import embedder
 from nl3d.embedding.embedder import TrackletEmbedder
 from tests.data.films import film, write_boxes, write_video

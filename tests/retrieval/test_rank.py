@@ -9,7 +9,7 @@ from PIL import Image
 import nl3d
 from nl3d.data.tracklets import Tracklet
 from nl3d.embedding.embeddings import Embeddings
-from nl3d.retrieval.rank import Ranking
+from nl3d.retrieval.ranking import Ranking
 from nl3d.retrieval.search import nearest as module
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.settings import IndexSettings

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from nl3d.data.clips.batches import SourceReport
 from nl3d.data.frames.names import FrameNames
 from nl3d.data.readers.manifest import require_manifest_frames
-from nl3d.data.sources import SourceReport, TrackletSource, open_source
+from nl3d.data.sources import open_source
+from nl3d.data.tracklet_source import TrackletSource
 from nl3d.embedding.embedder import BATCHES_PER_PART, OutputLayer, TrackletEmbedder, progress_bar
 from nl3d.embedding.embeddings import require_finite
 from nl3d.embedding.network import device_of_rank

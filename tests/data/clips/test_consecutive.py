@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nl3d.data.clips.collector import ClipCollector
 from nl3d.data.clips.sampling import consecutive_clips
-from nl3d.data.sources import ClipCollector
 
 counts = st.integers(1, 40)
 
