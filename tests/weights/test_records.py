@@ -20,8 +20,8 @@ def test_every_listed_model_is_a_public_factory():
 @pytest.mark.parametrize("spec", WEIGHTS, ids=lambda spec: f"{spec.name}-{spec.repo_id}")
 def test_records_are_whole(spec):
     assert spec.models
-    assert set(spec.models) <= set(FACTORIES)
-    if spec.bundled:
+    assert spec.package or set(spec.models) <= set(FACTORIES)
+    if spec.bundled or spec.package:
         assert spec.repo_id is spec.url is None
     elif spec.repo_id is None:
         assert spec.url.startswith("https://")
@@ -30,7 +30,7 @@ def test_records_are_whole(spec):
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", spec.repo_id)
         assert re.fullmatch("[0-9a-f]{7,40}", spec.revision)
     assert spec.sha256 is None or re.fullmatch("[0-9a-f]{64}", spec.sha256)
-    assert spec.is_foreign or spec.filename.endswith(".safetensors")
+    assert spec.is_foreign or spec.package or spec.filename.endswith(".safetensors")
     assert spec.family in families()
     assert spec.layout in ("any", "i3d", "full", "separable")
     assert all(size > 0 for size in (*spec.clip_size, spec.frame_step, *spec.std))
@@ -42,7 +42,7 @@ def test_records_are_whole(spec):
 def test_only_pinned_files_are_fetched(hub):
     for spec in WEIGHTS:
         assert spec.is_fetched == bool(spec.repo_id and len(spec.revision) == 40 and spec.sha256)
-        if not spec.bundled and not spec.is_fetched:
+        if not spec.bundled and not spec.package and not spec.is_fetched:
             assert "by hand" in weights_table()
             with pytest.raises(ValueError, match=rf"{spec.name}.*no hash of .* by hand and pass the file's path"):
                 getattr(nl3d, spec.models[0])(spec.name)
@@ -65,7 +65,7 @@ def test_list_weights():
 
 def test_a_record_says_where_its_file_lies():
     spec = find_spec("resnet3d50", "imagenet")
-    with pytest.raises(ValueError, match="repo_id and revision, url, or bundled must say where"):
+    with pytest.raises(ValueError, match="repo_id and revision, url, package or bundled must say where"):
         replace(spec, repo_id=None)
     replace(spec, repo_id=None, url="https://example.org/x.pth", sha256="0" * 64)
 
