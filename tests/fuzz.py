@@ -1,9 +1,10 @@
-"""Damaged files through every reader: ``python -m tests.fuzz [--minutes N] [--kinds KIND ...] [--seed S]``.
+"""Damaged files through every reader: ``python -m tests.fuzz [--minutes N] [--seed S] [--kinds KIND ...]``.
 
-Every case is a valid small file with random damage, read in a process of its own through a public door. It must end
-with success or with one of nl3d's refusals (ValueError, TypeError, OSError, ImportError; exit status 0 or 2 of a
-command), within twenty seconds, and with at most twice the file plus 400 MiB of memory. What does not is kept, with its
-traceback, in the folder that the last line names; ``--kinds KIND --seed S --cases 1`` repeats it.
+Every case is a valid small file with random damage (:mod:`tests.fuzz_kinds`), read in a process of its own through a
+public door. It must end with success or with one of nl3d's refusals (ValueError, TypeError, OSError, ImportError; exit
+status 0 or 2 of a command), within twenty seconds of one core, and with at most twice the file plus 400 MiB of
+memory. What does not is kept, with its traceback, in the folder that the last line names. A case depends on its seed
+alone: ``--kinds KIND --seed S --cases 1`` repeats it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-SECONDS = 20
+SECONDS = 20  # of one core
 ALLOWED_BYTES = 400 * 2**20
 REFUSALS = (ValueError, TypeError, OSError, ImportError)
+GOOD = ("read", "refused")
 READ, LEAKED, REFUSED = 0, 1, 2  # exit statuses of the process that reads
 
 NUMBERS = [
@@ -77,108 +80,6 @@ def damage(data: bytes, draw: random.Random) -> bytes:
     return data
 
 
-def command(*arguments: object) -> None:
-    """Run a command of nl3d in this process; exit status 2 is a refusal."""
-    from nl3d.cli import main
-
-    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):  # noqa: PTH123
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = stop.code
-    if status == 2:
-        raise ValueError("refused")
-    if status:
-        raise AssertionError(f"exit status {status}")
-
-
-def make_seeds(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:
-    """Write one valid file of each kind; gives the file to damage and what reads it."""
-    import numpy as np
-    import torch
-
-    import nl3d
-    from tests.data.films import film, write_boxes, write_video
-    from tests.data.pictures import write_jpeg
-    from tests.embedding.people import TinyNet, embeddings
-
-    torch.set_num_threads(1)
-    net = TinyNet().eval()
-    kinds: dict[str, tuple[Path, Callable[[Path], object]]] = {}
-
-    def add(name: str, path: Path, read: Callable[[Path], object]) -> None:
-        kinds[name] = path, read
-
-    def embed(source: Path, **options: object) -> object:
-        return nl3d.embed(source, net, progress=False, output_layer="features", **options)
-
-    # checkpoints
-    small = {"block": "basic", "block_counts": (1, 1, 1, 1), "base_width": 4}
-    from nl3d.models.resnet3d import ResNet3d
-
-    network = ResNet3d(**small)
-    tensors = network.state_dict()
-    torch.save({"state_dict": tensors, "epoch": 3}, folder / "zip.pth")
-    torch.save({"state_dict": tensors}, folder / "legacy.pth", _use_new_zipfile_serialization=False)
-    network.save_pretrained(folder / "saved")
-    import pickle
-
-    (folder / "plain.pkl").write_bytes(pickle.dumps({"blobs": {k: v.numpy() for k, v in tensors.items()}}, protocol=2))
-    for name in ("zip.pth", "legacy.pth", "plain.pkl"):
-        add(name, folder / name, nl3d.from_checkpoint)
-    add("model.safetensors", folder / "saved" / "model.safetensors", nl3d.from_checkpoint)
-    add("config.json", folder / "saved" / "config.json", lambda path: ResNet3d.from_pretrained(path.parent))
-
-    # embeddings and labels
-    people = embeddings(torch.randn(6, 4), pids=torch.tensor([1, 1, 2, 2, 3, -1]), camids=torch.tensor([1, 2] * 3))
-    people.save(folder / "own.safetensors")
-    columns = {"embeddings": people.embeddings, "pids": people.pids, "camids": people.camids}
-    arrays = {name: values.numpy() for name, values in columns.items()}
-    np.savez(folder / "other.npz", names=np.array(people.names), **arrays)
-    np.save(folder / "other.npy", arrays["embeddings"])
-    torch.save({**columns, "names": list(people.names)}, folder / "other.pt")
-    for name in ("own.safetensors", "other.npz", "other.pt"):
-        add(name, folder / name, lambda path: command("evaluate", path))
-    rows = [f"{name},{pid},{cam}" for name, pid, cam in zip(people.names, [1, 1, 2, 2, 3, -1], [1, 2] * 3, strict=True)]
-    (folder / "labels.csv").write_text("\n".join(["tracklet,pid,camid", *rows]) + "\n")
-    add(
-        "labels.csv",
-        folder / "labels.csv",
-        lambda path: command("evaluate", folder / "own.safetensors", "--labels", path),
-    )
-    add("other.npy", folder / "other.npy", lambda path: command("evaluate", path, "--labels", folder / "labels.csv"))
-    add("rank", folder / "own.safetensors", lambda path: command("rank", path, path, "--top", "2"))
-
-    # tables, images, boxes, videos
-    for number in range(1, 5):
-        write_jpeg(folder / "frames" / f"{number:06d}.jpg", (40 * number, 90, 30), (48, 64))
-    table = [f"frames/{n:06d}.jpg,{n % 2},{n % 2 + 1},{'ab'[n % 2]},query,{n}" for n in range(1, 5)]
-    (folder / "table.csv").write_text("\n".join(["path,pid,camid,tracklet,part,frame", *table]) + "\n")
-    add("table.csv", folder / "table.csv", embed)
-    add("manifest.csv", folder / "table.csv", nl3d.data.read_manifest)
-    (folder / "one.csv").write_text("path\nframes/000001.jpg\n")
-    add("image.jpg", folder / "frames" / "000001.jpg", lambda path: embed(folder / "one.csv"))
-    from PIL import Image
-
-    for suffix in ("png", "webp"):
-        Image.fromarray(film(1)[0]).save(folder / f"image.{suffix}")
-        (folder / f"{suffix}.csv").write_text(f"path\nimage.{suffix}\n")
-        add(f"image.{suffix}", folder / f"image.{suffix}", lambda path: embed(folder / f"{path.suffix[1:]}.csv"))
-    boxes = [(frame, track, 5 * track, 4, 12, 30) for frame in range(1, 5) for track in (1, 2)]
-    write_boxes(folder / "boxes.txt", boxes)
-    add("boxes.txt", folder / "boxes.txt", lambda path: embed(folder / "frames", tracks=path))
-    write_video(folder / "film.mkv", film(4))
-    add("film.mkv", folder / "film.mkv", lambda path: embed(path, tracks=folder / "boxes.txt"))
-    import scipy.io
-
-    tracks = np.array([[1, 4, 1, 1], [5, 8, 2, 2]])
-    scipy.io.savemat(folder / "tracks.mat", {"track_test_info": tracks})
-    from nl3d.data.readers.matfiles import read_mat
-
-    add("tracks.mat", folder / "tracks.mat", lambda path: read_mat(path, "track_test_info"))
-    return kinds
-
-
 def run_case(folder: Path, name: str, path: Path, read: Callable[[Path], object], data: bytes) -> tuple[str, str]:
     """Read the damaged file in a process of its own; gives the outcome and, where it is bad, what was seen."""
     report = folder / "report.txt"
@@ -189,7 +90,8 @@ def run_case(folder: Path, name: str, path: Path, read: Callable[[Path], object]
         code = LEAKED
         try:
             path.write_bytes(data)
-            signal.alarm(SECONDS)
+            resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+            signal.alarm(10 * SECONDS)  # for what waits instead
             here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             limit = here + 4 * 2**30  # a bomb must not eat the machine; the finer bound is looked at afterwards
             resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -207,7 +109,9 @@ def run_case(folder: Path, name: str, path: Path, read: Callable[[Path], object]
     grown = usage.ru_maxrss * 1024 - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        outcome = "too long" if number == signal.SIGALRM else f"killed by {signal.Signals(number).name}"
+        outcome = (
+            "too long" if number in (signal.SIGALRM, signal.SIGXCPU) else f"killed by {signal.Signals(number).name}"
+        )
         return outcome, outcome
     if grown > 2 * len(data) + ALLOWED_BYTES:
         return "memory", f"{grown / 2**20:.0f} MiB for a file of {len(data)} bytes"
@@ -216,45 +120,57 @@ def run_case(folder: Path, name: str, path: Path, read: Callable[[Path], object]
     return "read" if os.WEXITSTATUS(status) == READ else "refused", ""
 
 
+def run_cases(worker: int, arguments: argparse.Namespace, failures: Path) -> Counter[tuple[str, str]]:
+    """Run every ``workers``-th case until the time is over; gives how often each kind had each outcome."""
+    from tests.fuzz_kinds import make_kinds
+
+    outcomes: Counter[tuple[str, str]] = Counter()
+    with tempfile.TemporaryDirectory(prefix="nl3d-fuzz-") as work:
+        kinds = make_kinds(Path(work))
+        names = [name for name in kinds if arguments.kinds is None or name in arguments.kinds]
+        for name in names[worker :: arguments.workers]:
+            path, read = kinds[name]
+            outcome, seen = run_case(Path(work), name, path, read, path.read_bytes())
+            if outcome != "read":
+                raise AssertionError(f"the undamaged {name} must be read, but was {outcome} {seen}")
+        end = time.monotonic() + 60 * arguments.minutes
+        for case in range(worker, arguments.cases, arguments.workers):
+            if time.monotonic() > end:
+                break
+            seed = arguments.seed + case
+            name = names[seed % len(names)]
+            path, read = kinds[name]
+            data = damage(path.read_bytes(), random.Random(seed))
+            outcome, seen = run_case(Path(work), name, path, read, data)
+            outcomes[name, outcome] += 1
+            if outcome not in GOOD:
+                (failures / f"{seed}-{name}").write_bytes(data)
+                (failures / f"{seed}-{name}.txt").write_text(seen)
+    return outcomes
+
+
 def main() -> int:
     """Run the command line; gives the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--kinds", nargs="+", help="only these kinds of files")
     parser.add_argument("--seed", type=int, default=0, help="of the first case; each case has the next number")
-    parser.add_argument("--cases", type=int, default=sys.maxsize, help="at most as many")
+    parser.add_argument("--cases", type=int, default=2**31, help="at most as many")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one per core)")
     arguments = parser.parse_args()
     failures = Path(tempfile.mkdtemp(prefix="nl3d-fuzz-"))
-    outcomes: Counter[tuple[str, str]] = Counter()
-    with tempfile.TemporaryDirectory(prefix="nl3d-fuzz-") as work:
-        kinds = make_seeds(Path(work))
-        names = [name for name in kinds if arguments.kinds is None or name in arguments.kinds]
-        for name, (path, read) in kinds.items():
-            outcome, seen = run_case(Path(work), name, path, read, path.read_bytes())
-            if outcome != "read":
-                raise AssertionError(f"the undamaged {name} must be read, but was {outcome} {seen}")
-        end = time.monotonic() + 60 * arguments.minutes
-        seed = arguments.seed
-        while time.monotonic() < end and seed - arguments.seed < arguments.cases:
-            draw = random.Random(seed)
-            name = names[seed % len(names)]
-            path, read = kinds[name]
-            data = damage(path.read_bytes(), draw)
-            outcome, seen = run_case(Path(work), name, path, read, data)
-            outcomes[name, outcome] += 1
-            if outcome not in ("read", "refused"):
-                (failures / f"{seed}-{name}").write_bytes(data)
-                (failures / f"{seed}-{name}.txt").write_text(seen)
-            seed += 1
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        found = [pool.submit(run_cases, worker, arguments, failures) for worker in range(arguments.workers)]
+        outcomes = sum((future.result() for future in found), Counter())
     bad = 0
     for (name, outcome), count in sorted(outcomes.items()):
-        if outcome not in ("read", "refused"):
+        if outcome not in GOOD:
             bad += count
             sys.stdout.write(f"{name}: {count} {outcome}\n")
-    total = sum(outcomes.values())
+    total, names = sum(outcomes.values()), {name for name, _ in outcomes}
     refused = sum(count for (_, outcome), count in outcomes.items() if outcome == "refused")
     sys.stdout.write(
-        f"{total} cases of {len(names)} kinds, {refused} refused, {bad} bad"
+        f"fuzz: {total} cases from seed {arguments.seed} of {len(names)} kinds, {refused} refused, {bad} bad"
         + (f", kept in {failures}" if bad else "")
         + "\n"
     )

@@ -74,8 +74,10 @@ def _limit(allowance: int) -> None:
 
         with open("/proc/self/statm") as file:  # noqa: PTH123
             here = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (here + allowance, here + allowance))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        for kind, most in ((resource.RLIMIT_AS, here + allowance), (resource.RLIMIT_CPU, SECONDS)):
+            already = resource.getrlimit(kind)[1]
+            most = most if already == resource.RLIM_INFINITY else min(most, already)
+            resource.setrlimit(kind, (most, most))
 
 
 if __name__ == "__main__":

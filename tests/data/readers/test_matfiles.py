@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import h5py
@@ -114,3 +115,14 @@ def test_reads_in_a_process_that_finds_the_same_packages(old, tmp_path, monkeypa
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     np.testing.assert_array_equal(read_mat(old, "table"), TABLE)
+
+
+def test_reads_under_limits_that_are_set_already(old):
+    code = (
+        "import resource, sys; from nl3d.data.readers.matfiles import read_mat\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (50, 50))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))\n"
+        f"print(read_mat({str(old)!r}, 'table').tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == str(TABLE.tolist())
