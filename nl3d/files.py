@@ -183,24 +183,28 @@ def write_safetensors_rows(
     blocks: Iterable[Tensor],
     others: Mapping[str, Tensor],
     metadata: Mapping[str, str],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write what :func:`write_safetensors` would, byte for byte, with one tensor in blocks.
 
     Args:
         path: The file; replaced, if it exists, once the new one is whole.
-        name: Name of the tensor that comes in blocks, float32.
+        name: Name of the tensor that comes in blocks.
         shape: Its shape.
         blocks: Its rows, some at a time.
         others: The other tensors.
         metadata: Strings for the header; ``format`` is added.
+        dtype: Type of the blocks.
 
     Raises:
-        ValueError: If the blocks are not of that shape, or the header is too large.
+        ValueError: If the blocks are not of that shape or type, or the header is too large.
     """
-    content = save({**{key: tensor.contiguous() for key, tensor in others.items()}, name: torch.empty(0, shape[1])})
+    content = save(
+        {**{key: tensor.contiguous() for key, tensor in others.items()}, name: torch.empty(0, shape[1], dtype=dtype)}
+    )
     start = 8 + int.from_bytes(content[:8], "little")
     described = json.loads(content[8:start])
-    size = 4 * shape[0] * shape[1]
+    size = dtype.itemsize * shape[0] * shape[1]
     begin = described[name]["data_offsets"][0]  # safetensors chose it: wide types come first
     for key, entry in described.items():
         if entry["data_offsets"][0] >= begin and key != name:
@@ -212,8 +216,8 @@ def write_safetensors_rows(
         file.write(header)
         file.write(memoryview(content)[start : start + begin])
         for block in blocks:
-            if block.dtype != torch.float32 or block.ndim != 2 or block.shape[1] != shape[1]:
-                raise ValueError(f"blocks of {name} must be float32 (N, {shape[1]}), got {block.dtype} {block.shape}")
+            if block.dtype != dtype or block.ndim != 2 or block.shape[1] != shape[1]:
+                raise ValueError(f"blocks of {name} must be {dtype} (N, {shape[1]}), got {block.dtype} {block.shape}")
             file.write(block.contiguous().numpy().data)
             rows += len(block)
         if rows != shape[0]:

@@ -21,8 +21,8 @@ def test_blocks_give_the_bytes_of_the_whole(tmp_path, others, metadata):
     ("blocks", "message"),
     [
         ([torch.zeros(4, 3)], r"must hold 5 rows in all, got 4"),
-        ([torch.zeros(5, 2)], r"must be float32 \(N, 3\), got torch.float32 torch.Size\(\[5, 2\]\)"),
-        ([torch.zeros(5, 3).double()], r"must be float32 \(N, 3\), got torch.float64"),
+        ([torch.zeros(5, 2)], r"must be torch.float32 \(N, 3\), got torch.float32 torch.Size\(\[5, 2\]\)"),
+        ([torch.zeros(5, 3).double()], r"must be torch.float32 \(N, 3\), got torch.float64"),
     ],
 )
 def test_blocks_of_another_shape_leave_no_file(tmp_path, blocks, message):

@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _run_video(args: argparse.Namespace) -> None:
     from nl3d.data.sources import open_source
-    from nl3d.embedding.embedder import embed
-    from nl3d.embedding.embeddings import SUFFIXES
+    from nl3d.embedding.embed import embed
+    from nl3d.embedding.vector_files import SUFFIXES
     from nl3d.files import check_output
 
     check_output(args.output, overwrite=args.overwrite, inputs=(args.source, args.tracks), suffixes=SUFFIXES)

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace) -> tuple[Embeddings, Embeddings]:
     """Open or embed the two sets, once if they are the same."""
     from nl3d.data.sources import open_source
-    from nl3d.embedding.embedder import embed
+    from nl3d.embedding.embed import embed
     from nl3d.embedding.embeddings import Embeddings
     from nl3d.embedding.vector_files import READERS
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from nl3d.data.clips.batches import ClipBatch, Record, SourceReport, track_numbe
 from nl3d.data.clips.dataset import read_clip
 from nl3d.data.clips.processor import ClipProcessor
 from nl3d.data.clips.sampling import clip_places, count_clips
-from nl3d.data.tracklets import Tracklet
+from nl3d.data.tracklets import Tracklet, is_image
 
 
 class TrackletSource:
@@ -27,18 +28,19 @@ class TrackletSource:
     Args:
         tracklets: The tracklets.
         path: The folder or table that lists them, if any.
+        first: Place of the first tracklet, from 0.
 
     Raises:
         ValueError: If there are none, or two have the same name.
     """
 
-    def __init__(self, tracklets: Sequence[Tracklet], path: Path | None = None) -> None:
+    def __init__(self, tracklets: Sequence[Tracklet], path: Path | None = None, *, first: int = 0) -> None:
         if len(tracklets) == 0:
             raise ValueError("source must hold at least one tracklet, got none")
         self.path = path.resolve() if path is not None else None
         self.tracks: Path | None = None
         self.tracklets = tracklets
-        names = [tracklet.name or str(place) for place, tracklet in enumerate(tracklets, 1)]
+        names = [tracklet.name or str(place) for place, tracklet in enumerate(tracklets, first + 1)]
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             raise ValueError(f"tracklets must have names of their own, got {repeated[0]!r} more than once")
@@ -67,8 +69,8 @@ class TrackletSource:
 
     def max_workers(self) -> int:
         """Return how many workers can decode at once: any number, or none for frames in memory."""
-        in_memory = isinstance(self.tracklets[0].frames, Tensor | np.ndarray)
-        return 0 if in_memory else len(self.tracklets)
+        frames: Any = self.tracklets[0].frames
+        return 0 if isinstance(frames, Tensor | np.ndarray) or is_image(frames[0]) else len(self.tracklets)
 
     def middle_frames(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Decode the middle frame of each named tracklet, in its own size."""

@@ -104,6 +104,11 @@ class Tracklet:
         return [self.read(index) for index in places]
 
 
+def is_image(item: Any) -> bool:
+    """Whether an object is one image in memory: a PIL image, or an array or tensor of three dimensions."""
+    return isinstance(item, Image) or (isinstance(item, Tensor | np.ndarray) and item.ndim == 3)
+
+
 def to_image(frame: Frame) -> Tensor:
     """Convert any frame to an image ``(3, H, W)`` uint8.
 

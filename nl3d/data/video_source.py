@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from nl3d.data.clips.batches import ClipBatch, Record, SourceReport, track_numbers
 from nl3d.data.clips.collector import ClipCollector
 from nl3d.data.clips.processor import ClipProcessor
-from nl3d.data.readers.boxes import BoxOptions, read_boxes
+from nl3d.data.readers.boxes import BoxOptions, BoxSource, read_boxes
 
 
 class VideoSource:
@@ -23,13 +23,13 @@ class VideoSource:
 
     Args:
         path: The video, a file or a folder of its images.
-        tracks: File of boxes.
-        options: How to read the file of boxes.
+        tracks: File of boxes, or boxes in memory.
+        options: How to read the boxes.
     """
 
-    def __init__(self, path: str | Path, tracks: str | Path, options: BoxOptions | None = None) -> None:
+    def __init__(self, path: str | Path, tracks: BoxSource, options: BoxOptions | None = None) -> None:
         self.path: Path | None = Path(path).resolve()
-        self.tracks: Path | None = Path(tracks).resolve()
+        self.tracks: Path | None = Path(tracks).resolve() if isinstance(tracks, str | Path) else None
         self.boxes = read_boxes(tracks, options)
         self.box_tracks = self.boxes.tracks
         self.frames = self.boxes.open_video(path)

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from nl3d.data.labels import number_labels
-from nl3d.embedding.vector_files import StoredVectors, read_columns, write_columns
+from nl3d.embedding.vector_files import SUFFIXES, StoredVectors, read_columns, write_columns
 from nl3d.files import check_output
 
 BLOCK_BYTES = 64 * 2**20
-SUFFIXES = (".safetensors", ".npz")
-"""Suffixes of files that are written; :meth:`Embeddings.load` reads more."""
 
 
 class Embeddings:
@@ -93,12 +91,12 @@ class Embeddings:
     def open(cls, path: str | Path) -> Embeddings:
         """Open a file without reading the vectors, if it is safetensors: :meth:`blocks` and :meth:`rows` read them.
 
-        Files of ``.npz``, ``.npy``, ``.pt`` and ``.pth`` are read whole. No file can run code.
+        Other files are read whole. No file can run code.
 
         Args:
             path: File that :meth:`save` wrote, or one with ``embeddings`` or ``features`` ``(N, D)`` and, if known,
                 ``names``, ``pids``, ``camids`` (numbers or labels), ``track_ids`` and ``frame_ranges``. A ``.npy`` file
-                holds the vectors only.
+                holds the vectors only. Tables (``.csv``, ``.parquet``, ``.lance``) have columns like :meth:`to_pandas`.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -198,16 +196,19 @@ class Embeddings:
         """Write one file, whole or not at all, that :meth:`load` and ``nl3d evaluate`` read.
 
         Args:
-            path: The file; ``.safetensors`` or ``.npz``.
+            path: The file: ``.safetensors``, ``.npz``, ``.parquet`` or ``.csv``. Only CSV drops metadata: it keeps
+                network and output layer.
             overwrite: Whether a file that exists may be replaced.
 
         Raises:
             FileExistsError: If it exists and ``overwrite`` is off.
             FileNotFoundError: If its folder does not exist.
+            ModuleNotFoundError: If it is Parquet and pyarrow is not installed.
             ValueError: If it has another suffix.
         """
         path = check_output(path, overwrite=overwrite, suffixes=SUFFIXES)
-        write_columns(path, self.embeddings, self.columns(), self.metadata)
+        vectors = self.shape, _precision(self._vectors.dtype)
+        write_columns(path, vectors, self.blocks(), self.columns(), self.metadata)
 
     def columns(self) -> dict[str, Any]:
         """Return everything but vectors and metadata, as :meth:`__init__` takes it."""

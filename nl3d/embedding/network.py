@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from typing import Literal
 
@@ -22,6 +23,23 @@ def choose_layer(model: nn.Module) -> Literal["features", "embedding"]:
     if new is None or any(name.startswith("head.") and not name.startswith("head.classifier") for name in new):
         return "features"
     return "embedding"
+
+
+def load_network(model: nn.Module | str | os.PathLike[str] | None = None) -> nn.Module:
+    """Return a network as it is, or load it: see :func:`nl3d.from_pretrained`. The bundled one if left out.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        TypeError: If it is neither a network nor a name.
+        ValueError: If the name is unknown.
+    """
+    if isinstance(model, nn.Module):
+        return model
+    if not isinstance(model, str | os.PathLike | None):
+        raise TypeError(f"model must be a network or the name of one, got {type(model).__name__}")
+    from nl3d.weights.load import from_pretrained
+
+    return from_pretrained("bundled" if model is None else model, num_classes=0)
 
 
 def seeded(factory: Callable[[], nn.Module], seed: int = SEED) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Files of embeddings: those of nl3d, and NumPy's, safetensors and ``torch.save`` of anybody."""
+"""Files of embeddings by suffix: those of nl3d, and NumPy's, safetensors, tables and ``torch.save`` of anybody."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from torch import Tensor
 
 from nl3d.data.frames.names import require_file
 from nl3d.data.labels import parse_label
-from nl3d.files import replacing, write_safetensors
+from nl3d.embedding.table_files import (
+    Blocks,
+    arrow_batches,
+    read_csv,
+    read_lance,
+    read_parquet,
+    write_csv,
+    write_parquet,
+)  # fmt: skip
+from nl3d.files import replacing, write_safetensors_rows
 from nl3d.unpickle import ALLOWANCE, load_pickled, recognise
 
 VECTORS = ("embeddings", "features")
@@ -75,13 +84,15 @@ def read_columns(path: str | Path) -> dict[str, Any]:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, would take far more memory than it has bytes, or its entries do not fit.
     """
-    path = require_file(path, what="embeddings file", remedy="nl3d embed writes one")
+    path = Path(path)
+    if path.suffix.lower() not in FOLDERS or not path.is_dir():
+        require_file(path, what="embeddings file", remedy="nl3d embed writes one")
     where = f"embeddings file {str(path)!r}"
     suffix = path.suffix.lower()
     read = READERS.get(suffix)
     if read is None:
         raise ValueError(f"{where} must end in {', '.join(READERS)}")
-    if kind := recognise(path) if suffix != ".npy" else None:
+    if kind := recognise(path) if suffix in RECOGNISED else None:
         raise ValueError(f"{where} must hold embeddings, but is {kind}")
     try:
         found = read(path)
@@ -205,14 +216,50 @@ READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     ".npy": _read_npy,
     ".pt": _read_torch,
     ".pth": _read_torch,
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+    ".lance": read_lance,
 }
+RECOGNISED = (".safetensors", ".npz", ".pt", ".pth")  # whose first bytes other files are told by
+FOLDERS = (".parquet", ".lance")  # a folder of parts, as nl3d embed --engine ray writes it
+SUFFIXES = (".safetensors", ".npz", ".parquet", ".csv")
+"""Suffixes of files that are written; more are read."""
 
 
-def write_columns(path: Path, vectors: Tensor, columns: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write a file that :func:`read_columns` reads, by its suffix: ``.npz``, else safetensors."""
-    if path.suffix.lower() != ".npz":
-        write_safetensors(path, {"embeddings": vectors, **pack_columns(columns)}, {**metadata, "content": CONTENT})
-        return
+def write_columns(
+    path: Path,
+    vectors: tuple[tuple[int, int], torch.dtype],
+    blocks: Blocks,
+    columns: Mapping[str, Any],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a file that :func:`read_columns` reads, by its suffix, one block at a time.
+
+    Args:
+        path: The file, with one of :data:`SUFFIXES`.
+        vectors: Shape ``(N, D)`` and type of the vectors.
+        blocks: The vectors, some rows at a time, each block with the place of its first row.
+        columns: The other columns.
+        metadata: The metadata; a CSV file keeps network and output layer only.
+
+    Raises:
+        ModuleNotFoundError: If the suffix is ``.parquet`` and pyarrow is not installed.
+    """
+    suffix, (shape, dtype) = path.suffix.lower(), vectors
+    if suffix == ".csv":
+        write_csv(path, blocks, columns, metadata)
+    elif suffix == ".parquet":
+        write_parquet(path, arrow_batches(blocks, columns, metadata))
+    elif suffix == ".npz":
+        whole = torch.cat([block for _, block in blocks]) if shape[0] else torch.empty(shape, dtype=dtype)
+        _write_npz(path, whole, columns, metadata)
+    else:
+        header = {**metadata, "content": CONTENT}
+        rows = (block for _, block in blocks)
+        write_safetensors_rows(path, "embeddings", shape, rows, pack_columns(columns), header, dtype)
+
+
+def _write_npz(path: Path, vectors: Tensor, columns: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
     arrays: dict[str, Any] = {
         name: column.numpy() if isinstance(column, Tensor) else np.array([text or "" for text in column], dtype=str)
         for name, column in columns.items()

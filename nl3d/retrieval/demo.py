@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nl3d.data.tracklets import Tracklet
-from nl3d.embedding.embedder import embed
+from nl3d.embedding.embed import embed
 from nl3d.embedding.network import seeded
 from nl3d.metrics import RankingResult, evaluate
 from nl3d.metrics.histogram import stripe_histogram

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from nl3d.data.labels import parse_label
+from nl3d.data.readers.columns import is_table
 from nl3d.embedding.embeddings import Embeddings, require_same_maker
 from nl3d.metrics.distance import Metric
 from nl3d.retrieval.ranking import Ranking
 from nl3d.retrieval.scoring.labelled import are_comparable, people_from_table
 from nl3d.retrieval.search.index import GalleryIndex
 from nl3d.retrieval.search.nearest import nearest
+
+Labels: TypeAlias = "str | Path | Mapping[str, str | int | None] | Sequence[Any] | Any"
+"""A table of labels, a mapping from names to labels, or labels in order."""
+
+People: TypeAlias = tuple[Sequence[str | None], Sequence[str | None]]
+"""Labels of the people of query and gallery, None for those that are not known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +44,7 @@ class Task:
     own: Tensor | None
     count: int
     metric: Metric
-    people: tuple[Sequence[str | None], Sequence[str | None]] | None
+    people: People | None
 
     @cached_property
     def vectors(self) -> Tensor:
@@ -50,7 +59,7 @@ def rank(
     top: int = 10,
     metric: Metric | None = None,
     names: Sequence[str] | None = None,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
 ) -> Ranking:
     """Rank the tracklets of a gallery by their distance to each query.
 
@@ -63,13 +72,14 @@ def rank(
         top: Gallery tracklets per query, at most.
         metric: ``"euclidean"``, or ``"cosine"`` for one minus the cosine; an index's own, else Euclidean, if left out.
         names: Query tracklets to rank for; all, if left out.
-        labels: Table of labels (``.csv``) by which matches are marked, as for ``nl3d evaluate``; the labels of the
-            embeddings, if left out.
+        labels: Labels by which matches are marked: a table (``.csv``, ``.parquet``, data frame), as for
+            ``nl3d evaluate``; a mapping from names of tracklets to people; or one label per tracklet in order, for two
+            sets a pair of these, ``(query, gallery)``. The labels of the embeddings, if left out.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If the two were made by different networks, there is nothing to rank, or the table of labels names
-            no tracklet of them.
+        ValueError: If the two were made by different networks, there is nothing to rank, or the labels name no
+            tracklet of them.
 
     Example:
         >>> people = nl3d.Embeddings(torch.tensor([[0.0], [1.0], [5.0]]), names=("a", "b", "c"))
@@ -91,7 +101,7 @@ def prepare(
     top: int,
     metric: Metric | None,
     names: Sequence[str] | None,
-    labels: str | Path | None = None,
+    labels: Labels | None = None,
 ) -> Task:
     """Read and check the arguments of :func:`rank`."""
     if top < 1:
@@ -113,11 +123,35 @@ def prepare(
             f"got {query.shape[1]} and {gallery.shape[1]}"
         )
     require_same_maker(query.metadata, gallery.metadata)
-    query = query if names is None else query.select(names)
+    whole, query = query, query if names is None else query.select(names)
     own = gallery.places(query.names) if same else None
     count = min(top, len(gallery) - (own is not None))
     if count < 1:
         raise ValueError(f"gallery must hold a tracklet besides the query, got {len(gallery)} in all")
-    people = (query.people, gallery.people) if labels is None else people_from_table(labels, query, gallery, same)
-    known = people[0] is not None and people[1] is not None and are_comparable(people[0], people[1])
-    return Task(query, gallery, own, count, metric or "euclidean", (people[0], people[1]) if known else None)  # type: ignore[arg-type]
+    people = None if labels is None else _people(labels, whole, query, gallery, same)
+    if labels is None and query.people is not None and gallery.people is not None:
+        people = query.people, gallery.people
+    comparable = people is not None and are_comparable(*people)
+    return Task(query, gallery, own, count, metric or "euclidean", people if comparable else None)
+
+
+def _people(labels: Labels, whole: Embeddings, query: Embeddings, gallery: Embeddings, same: bool) -> People:
+    """Return the people of query and gallery by labels of any form; ``query`` are some of ``whole``."""
+    if isinstance(labels, str | Path) or is_table(labels):
+        return people_from_table(labels, query, gallery, same)
+    sides, sets = ([labels], [gallery]) if same else (list(labels), [whole, gallery])
+    if [len(side) if hasattr(side, "__len__") else 0 for side in sides] != [len(side) for side in sets]:
+        wanted = f"{len(gallery)}" if same else f"as a pair for query and gallery, {len(whole)} and {len(gallery)}"
+        raise ValueError(f"labels must be one per tracklet, {wanted}, got {len(labels)}")
+    people = [
+        {
+            name: None if label is None else parse_label(str(label))
+            for name, label in zip(side.names, values, strict=True)
+        }
+        for side, values in zip(sets, map(_plain, sides), strict=True)
+    ]
+    return [people[0][name] for name in query.names], [*people[-1].values()]
+
+
+def _plain(values: Any) -> list[Any]:
+    return values.tolist() if hasattr(values, "tolist") else [*values]

@@ -13,7 +13,8 @@ from nl3d.data.clips.batches import SourceReport
 from nl3d.data.dataset import ReIDDataset
 from nl3d.data.tracklet_source import TrackletSource
 from nl3d.data.tracklets import Tracklet
-from nl3d.embedding.embedder import TrackletEmbedder, progress_bar
+from nl3d.embedding.embedder import TrackletEmbedder
+from nl3d.embedding.loading import progress_bar
 from nl3d.metrics import RankingResult, evaluate
 from nl3d.training.config import TrainingConfig
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from nl3d.data.clips.processor import ClipProcessor
 from nl3d.hub.fetch import fetch
 from nl3d.hub.fill import fill_model, new_modules, read_safetensors
 from nl3d.inflate import Inflate2dTo3d
@@ -37,6 +38,8 @@ def inflated(
     **options: Any,
 ) -> Any:
     """Build an image network of timm and inflate it; it keeps the methods and the ``pretrained_cfg`` it had.
+
+    Its ``processor`` (:class:`~nl3d.ClipProcessor`) turns frames into its clips.
 
     Args:
         name: timm's name of the network, as ``"convnext_tiny"``.
@@ -82,6 +85,7 @@ def inflated(
         fill_model(video, tensors)
     if isinstance(cfg := getattr(video, "pretrained_cfg", None), dict):
         video.pretrained_cfg = {**CLIP_CFG, **cfg}
+        video.processor = ClipProcessor.of(video)
     return video if weights is None else video.eval()
 
 

@@ -82,9 +82,9 @@ def test_files_of_the_first_form_are_read(tmp_path):
     assert (read.names, read.people, read.cameras, read.metadata) == (("a", "b"), ("7", "-1"), None, {"network": "aa"})
 
 
-@pytest.mark.parametrize("name", ["people.csv", "people.pt", "people"])
+@pytest.mark.parametrize("name", ["people.npy", "people.pt", "people"])
 def test_the_suffix_is_the_format(tmp_path, name):
-    with pytest.raises(ValueError, match=r"must end in .safetensors, .npz, which is its format, got"):
+    with pytest.raises(ValueError, match=r"must end in .safetensors, .npz, .parquet, .csv, which is its format, got"):
         embeddings(torch.zeros(1, 1)).save(tmp_path / name)
     assert not list(tmp_path.iterdir())
 

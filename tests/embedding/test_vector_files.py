@@ -84,7 +84,8 @@ def write_bomb(path):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("rows.csv", lambda path: path.write_text("1,2"), r"must end in .safetensors, .npz, .npy, .pt, .pth$"),
+        ("rows.txt", lambda path: path.write_text("1,2"), r"must end in .safetensors, .npz, .npy, .pt, .pth, .csv, "),
+        ("rows.csv", lambda path: path.write_text("1,2"), "must have the columns 0, 1, .* but lacks 0"),
         ("rows.npz", lambda path: path.write_bytes(b"noise"), "rows.npz' must hold embeddings, but is text"),
         ("rows.npy", lambda path: path.write_bytes(b""), "rows.npy' cannot be read: "),
         ("rows.safetensors", lambda path: path.write_bytes(b"noise" * 9), "rows.safetensors' must .* is text"),

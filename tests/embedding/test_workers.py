@@ -168,7 +168,7 @@ def test_sources_can_be_sent_to_workers_that_are_not_forked(folder, video):
 
 
 def test_by_default_work_is_shared_with_spare_cores_where_it_is_worth_it(folder, monkeypatch):
-    monkeypatch.setattr(embedder, "_spare_cores", lambda: 3)
+    monkeypatch.setattr(embedder, "spare_cores", lambda: 3)
     monkeypatch.setattr(multiprocessing, "get_start_method", lambda: "fork")
 
     def workers(source, **options):
@@ -188,8 +188,8 @@ def test_by_default_work_is_shared_with_spare_cores_where_it_is_worth_it(folder,
 
 def test_spare_cores_are_shared_by_the_processes_of_a_machine(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(16), raising=False)
-    assert embedder._spare_cores() == 15
+    assert embedder.spare_cores() == 15
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert embedder._spare_cores() == 3
+    assert embedder.spare_cores() == 3
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
-    assert embedder._spare_cores() == 0
+    assert embedder.spare_cores() == 0

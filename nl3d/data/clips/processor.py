@@ -149,10 +149,19 @@ class ClipProcessor:
 _READ = ("num_frames", "frame_step", "mean", "std")  # keys of pretrained_cfg that bear the processor's names
 
 
-def to_images(frames: Frames, order: ChannelOrder = "rgb") -> list[Tensor]:
-    """Decode frames of one person to RGB images ``(3, H, W)`` uint8; see :meth:`ClipProcessor.__call__`."""
+def check_order(order: str) -> None:
+    """Refuse an order of colours that does not exist.
+
+    Raises:
+        ValueError: If it is neither ``"rgb"`` nor ``"bgr"``.
+    """
     if order not in ("rgb", "bgr"):
         raise ValueError(f"order must be 'rgb' or 'bgr', got {order!r}")
+
+
+def to_images(frames: Frames, order: ChannelOrder = "rgb") -> list[Tensor]:
+    """Decode frames of one person to RGB images ``(3, H, W)`` uint8; see :meth:`ClipProcessor.__call__`."""
+    check_order(order)
     if isinstance(frames, Tracklet):
         frames = frames.frames
     if isinstance(frames, Tensor | np.ndarray):

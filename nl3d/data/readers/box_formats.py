@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from nl3d.data.frames.names import number_files
 from nl3d.data.labels import parse_label
+from nl3d.data.readers.columns import BoxRows
 
 UNTRACKED = 2**64 - 1  # the id of an object without a track in DeepStream
 MAX_PIXELS = 1e6  # no coordinate of a box lies further from the frame
@@ -44,7 +45,7 @@ class Rows:
     rows: list[Row] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, path: Path, line: int, text: str, parse: Callable[[], Row | None]) -> None:
+    def add(self, path: Path | BoxRows, line: int, text: str, parse: Callable[[], Row | None]) -> None:
         """Parse and check one row; errors name file and line."""
         try:
             row = parse()
@@ -90,7 +91,7 @@ class BoxFormat(NamedTuple):
     """
 
     description: str
-    read: Callable[[Path, Rows], None]
+    read: Callable[[Any, Rows], None]
     names: dict[str, str] = {}  # noqa: RUF012 - a named tuple's default, never changed
     people: tuple[str, ...] = ()
     first_frame: int = 1
@@ -104,8 +105,11 @@ class BoxFormat(NamedTuple):
 # Text: one line per box
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_lines(path: Path | BoxRows) -> Iterator[tuple[int, str]]:
     """Yield number and text of each line that is neither empty nor a comment."""
+    if isinstance(path, BoxRows):
+        yield from enumerate(path.lines, 1)
+        return
     with path.open(encoding="utf-8-sig") as text:
         try:
             for number, line in enumerate(text, 1):
@@ -120,10 +124,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             raise ValueError(f"file {str(path)!r} must be text in UTF-8, got other bytes; save it as UTF-8") from error
 
 
-def _text(parse: Callable[[list[str]], Row | None]) -> Callable[[Path, Rows], None]:
+def _text(parse: Callable[[list[str]], Row | None]) -> Callable[[Any, Rows], None]:
     """Make a reader of text out of what parses the columns of a line."""
 
-    def read(path: Path, rows: Rows) -> None:
+    def read(path: Path | BoxRows, rows: Rows) -> None:
         for number, line in read_lines(path):
             rows.add(path, number, line, lambda line=line: parse(_split(line)))  # type: ignore[misc]
 
@@ -342,7 +346,7 @@ FORMATS: dict[str, BoxFormat] = {
 """Formats of boxes by name."""
 
 
-def detect_format(path: Path) -> str | None:
+def detect_format(path: Path | BoxRows) -> str | None:
     """Detect a format that is unmistakable from the first line, or from there being a folder; else None."""
     if path.is_dir():
         return "ultralytics"
@@ -353,7 +357,7 @@ def detect_format(path: Path) -> str | None:
     return "kitti" if len(columns) in (17, 18) and not _NUMBER.fullmatch(columns[2]) else None
 
 
-def detect_mot_format(path: Path, rows: Sequence[Row]) -> str:
+def detect_mot_format(path: Path | BoxRows, rows: Sequence[Row]) -> str:
     """Detect whose columns follow the first six of all rows, and ask where two readings would keep other boxes."""
     extras = {row.extra for row in rows}
     flagged = all(extra and _is(extra[0], 0, 1) for extra in extras)

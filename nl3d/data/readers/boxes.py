@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from torch import Tensor
 from nl3d.data.frames.names import sort_names
 from nl3d.data.frames.video import FrameStream, open_frames
 from nl3d.data.readers.box_formats import FORMATS, BoxFormat, Row, Rows, detect_format, detect_mot_format
+from nl3d.data.readers.columns import BoxRows
+
+BoxSource: TypeAlias = "str | Path | Tensor | NDArray[Any] | Sequence[Sequence[float]] | Any"
+"""A file of boxes, an array of them, or a data frame."""
 
 ALL_CLASSES = "all"
 """Entry of :attr:`BoxOptions.classes` that keeps every class."""
@@ -136,15 +141,17 @@ class Boxes:
             )
 
 
-def read_boxes(path: str | Path, options: BoxOptions | None = None) -> Boxes:
-    """Read a file of boxes.
+def read_boxes(source: BoxSource, options: BoxOptions | None = None) -> Boxes:
+    """Read a file of boxes, or boxes in memory.
 
     Columns are separated by commas or white space. Empty lines and lines that start with ``#`` are skipped.
 
     Source: Milan et al. 2016, arXiv:1603.00831, Sec. 3.3 (MOTChallenge).
 
     Args:
-        path: The text file.
+        source: The file; or an array ``(n, 6)`` or wider with the columns of a text file, ``frame, id, left, top,
+            width, height, ...``; or a data frame with columns of these names in any order, and, as known,
+            ``confidence`` and ``class``. Boxes in memory are checked like lines of a file.
         options: How to read it.
 
     Raises:
@@ -154,12 +161,14 @@ def read_boxes(path: str | Path, options: BoxOptions | None = None) -> Boxes:
             be read in two ways; the message names the option that decides.
     """
     options = options or BoxOptions()
-    path = Path(path)
-    if not path.exists():
+    path = Path(source) if isinstance(source, str | Path) else BoxRows(source)
+    if isinstance(path, Path) and not path.exists():
         raise FileNotFoundError(f"tracks file {str(path)!r} does not exist")
     detected = options.format or detect_format(path)
     name = detected or "mot"
     form = FORMATS[name]
+    if isinstance(path, BoxRows) and name in ("ultralytics", "cvat"):
+        raise ValueError(f"tracks must be a file for the format {name!r}, got boxes in memory")
     first_frame = form.first_frame if options.first_frame is None else options.first_frame
     read = Rows(first_frame, options.skip_bad)
     form.read(path, read)
@@ -184,7 +193,7 @@ def read_boxes(path: str | Path, options: BoxOptions | None = None) -> Boxes:
     )
 
 
-def _choose(path: Path, read: Rows, form: BoxFormat, options: BoxOptions) -> list[Row]:
+def _choose(path: Path | BoxRows, read: Rows, form: BoxFormat, options: BoxOptions) -> list[Row]:
     """Return the rows of the wanted classes, and count the others."""
     if not read.rows:
         bad = f" but {read.left_out['bad rows']} bad rows" if read.left_out["bad rows"] else ""
@@ -219,7 +228,7 @@ def _choose(path: Path, read: Rows, form: BoxFormat, options: BoxOptions) -> lis
     return rows
 
 
-def _group(path: Path, rows: Sequence[Row], first_frame: int) -> list[BoxTrack]:
+def _group(path: Path | BoxRows, rows: Sequence[Row], first_frame: int) -> list[BoxTrack]:
     tracks: dict[int, dict[int, Row]] = {}
     for row in rows:
         track = tracks.setdefault(row.track_id, {})

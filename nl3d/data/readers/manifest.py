@@ -16,6 +16,7 @@ import numpy as np
 from nl3d.data.dataset import PARTS, LabelledRow, ReIDDataset, make_dataset
 from nl3d.data.frames.names import FrameNames, is_image_name, list_frames, require_frames, sort_names
 from nl3d.data.labels import number_labels, parse_label
+from nl3d.data.readers.columns import open_table
 from nl3d.data.readers.table import Table
 from nl3d.data.tracklets import Tracklet
 from nl3d.files import replacing
@@ -88,20 +89,21 @@ def read_manifest(
     return make_dataset(labelled, name=Path(path).stem, junk_pids=junk_pids, distractor_pids=distractor_pids)
 
 
-def read_manifest_tracklets(path: str | Path, *, check_files: bool = True) -> list[Tracklet]:
-    """Read tracklets from a CSV table, to embed them. Only the column ``path`` is required.
+def read_manifest_tracklets(source: Any, *, check_files: bool = True) -> list[Tracklet]:
+    """Read tracklets from a table, to embed them. Only the column ``path`` is required.
 
     Without a ``tracklet`` column, each row is a tracklet. Labels may be missing.
 
     Args:
-        path: The table, see :func:`read_manifest`.
+        source: The table: a CSV file, see :func:`read_manifest`, a Parquet file or a data frame with the same columns.
+            Paths in a data frame are relative to the working folder.
         check_files: Whether each frame must exist; costs one read of each folder.
 
     Raises:
         FileNotFoundError: If the table, a frame or a folder is missing.
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
-    rows = _read_rows(path, required=("path",))
+    rows = _read_rows(source, required=("path",))
     people = number_labels(row.pid for row, _, _ in rows if row.pid)
     cameras = number_labels(row.camid for row, _, _ in rows if row.camid)
     names = [name for _, name, _ in rows]
@@ -171,8 +173,8 @@ def _require_listed(rows: Iterable[tuple[_Row, str, FrameNames]]) -> None:
     require_manifest_frames(frames for row, _, frames in rows if not row.is_folder)
 
 
-def _read_rows(path: str | Path, required: Sequence[str]) -> list[tuple[_Row, str, FrameNames]]:
-    table = Table(path, what="manifest")
+def _read_rows(source: Any, required: Sequence[str]) -> list[tuple[_Row, str, FrameNames]]:
+    table = open_table(source, what="manifest")
     table.require(required)
     folders: dict[str, str] = {}
     return [(row, name, _frames(table.path, row, folders)) for (_, name), row in _group(table, required).items()]

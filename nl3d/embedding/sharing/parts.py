@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nl3d.data.clips.batches import Record
-from nl3d.embedding.embedder import columns, make_notes
+from nl3d.embedding.embed import columns, make_notes
 from nl3d.embedding.vector_files import CONTENT, pack_columns
 from nl3d.files import replacing, write_safetensors, write_safetensors_rows
 

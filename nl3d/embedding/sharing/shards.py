@@ -15,8 +15,9 @@ from nl3d.data.frames.names import FrameNames
 from nl3d.data.readers.manifest import require_manifest_frames
 from nl3d.data.sources import open_source
 from nl3d.data.tracklet_source import TrackletSource
-from nl3d.embedding.embedder import BATCHES_PER_PART, OutputLayer, TrackletEmbedder, progress_bar
+from nl3d.embedding.embedder import BATCHES_PER_PART, OutputLayer, TrackletEmbedder
 from nl3d.embedding.embeddings import require_finite
+from nl3d.embedding.loading import progress_bar
 from nl3d.embedding.network import device_of_rank
 from nl3d.embedding.sharing.parts import PartFolder, owners, run_of, source_digest
 from nl3d.files import check_output

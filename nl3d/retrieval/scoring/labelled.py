@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -155,7 +155,7 @@ def are_comparable(query: Sequence[str | None], gallery: Sequence[str | None]) -
 
 
 def people_from_table(
-    labels: str | Path, query: Embeddings, gallery: Embeddings, alone: bool
+    labels: Any, query: Embeddings, gallery: Embeddings, alone: bool
 ) -> tuple[list[str | None], list[str | None]]:
     """Return the people of query and gallery by a table of labels, None for tracklets that it does not name.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nl3d.data.dataset import PARTS
 from nl3d.data.labels import DISTRACTOR, JUNK, number_labels
-from nl3d.data.readers.table import Table
+from nl3d.data.readers.columns import open_table
 
 
 class LabelRow(NamedTuple):
@@ -32,8 +32,8 @@ class LabelTable:
     has_parts: bool
 
 
-def read_labels(path: str | Path, *, nobody: Collection[int] = (-1,)) -> LabelTable:
-    """Read the labels of tracklets from a CSV table: a manifest, whose frames need not be there, or a shorter one.
+def read_labels(source: Any, *, nobody: Collection[int] = (-1,)) -> LabelTable:
+    """Read the labels of tracklets from a table: a manifest, whose frames need not be there, or a shorter one.
 
     A row has a ``pid`` and the name of its tracklet: ``tracklet`` or, without this column, ``path``. ``camid`` and
     ``part`` (``train``, ``query``, ``gallery``) may be there. Rows of the same part and name are one tracklet, and must
@@ -43,14 +43,17 @@ def read_labels(path: str | Path, *, nobody: Collection[int] = (-1,)) -> LabelTa
     :func:`nl3d.data.labels.number_labels`.
 
     Args:
-        path: The table.
+        source: The table: a CSV or Parquet file, or a data frame; or a mapping from names of tracklets to people.
         nobody: Pids of junk and distractors, which no name gets as its number.
 
     Raises:
         FileNotFoundError: If there is no such table.
         ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
-    table = Table(path, what="table of labels")
+    if isinstance(source, Mapping):
+        known = {name: person for name, person in source.items() if person is not None}
+        source = {"tracklet": list(known), "pid": list(known.values())}
+    table = open_table(source, what="table of labels")
     table.require(("tracklet or path", "pid"))
     columns = ("tracklet" if "tracklet" in table else "path", "pid", "camid", "part")
     filled = [column for column in columns if column in table]
