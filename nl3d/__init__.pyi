@@ -28,6 +28,7 @@ from nl3d.data.readers.reassociation import read_reassociation as read_reassocia
 from nl3d.data.readers.registry import register_reader as register_reader
 from nl3d.data.readers.tree import read_tree as read_tree
 from nl3d.data.tracklets import Tracklet as Tracklet
+from nl3d.deploy.export import export as export
 from nl3d.embedding.embed import embed as embed
 from nl3d.embedding.embedder import TrackletEmbedder as TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings as Embeddings

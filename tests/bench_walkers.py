@@ -22,7 +22,7 @@ from nl3d.metrics.histogram import stripe_histogram
 from nl3d.training.config import read_config
 from nl3d.training.data import read_dataset
 from nl3d.training.evaluation import Evaluation
-from nl3d.training.export import load_run
+from nl3d.training.load import load_run
 from nl3d.training.run import make_accelerator
 from nl3d.training.summary import mean_and_deviation
 from nl3d.walkers import WalkerTracklets, WalkerWorld

@@ -115,7 +115,7 @@ def make_jobs(shared: Path) -> dict[str, Job]:
         run_training(toy_config(epochs=2, checkpoint_every=1), folder / "run", board=False)
 
     def check_trained(folder: Path) -> str:
-        from nl3d.training.export import load_run
+        from nl3d.training.load import load_run
 
         if not (folder / "run" / "last.safetensors").exists():
             return "none"

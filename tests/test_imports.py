@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
                  "inflate", "embedding"},
-    "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models"},
+    "deploy": {"files", "layers", "hub", "data", "weights", "embedding", "training"},
+    "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models",
+            "deploy"},
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ _COMMANDS = {
     "rank": ("rank", "nl3d rank camera1.safetensors camera2.safetensors --top 5"),
     "evaluate": ("evaluate", "nl3d evaluate query.safetensors gallery.safetensors --metric cosine"),
     "train": ("train", "nl3d train --weights bundled --dataset tree --root people --output runs/people --num-pids 16"),
-    "export": ("export", "nl3d export runs/people weights --half"),
+    "export": ("export", "nl3d export runs/people --output people.onnx"),
     "demo": ("demo", "nl3d demo --picture ranking.png"),
 }
 """Module and example of each command of this package."""

@@ -54,7 +54,7 @@ def test_bundled_network_is_fine_tuned_exported_and_embeds(tmp_path, capsys):
     expected = {"model": "resnet3d18_nl", "embedding_dim": 256, "last_stride": 1, "dropout": 0.0, "num_frames": 4,
                 "frame_step": 8, "height": 96, "width": 48}  # fmt: skip
     assert {name: config[name] for name in expected} == expected
-    assert run("export", tmp_path / "run", tmp_path / "weights") == 0
+    assert run("export", tmp_path / "run", "--output", tmp_path / "weights") == 0
     assert run("embed", tmp_path / "people", "--weights", tmp_path / "weights", "--output", tmp_path / "a.safetensors",
                "--device=cpu") == 0  # fmt: skip
     assert Embeddings.load(tmp_path / "a.safetensors").embeddings.shape == (2, 256)

@@ -37,7 +37,7 @@ def test_registered_layout_is_trained_exported_and_recognised(tmp_path):
     network = ["--model=resnet3d18", '--model-args={"layout": "late", "base_width": 4}', "--embedding-dim=8"]
     clips = ["--height=32", "--width=16", "--num-frames=2"]
     assert nl3d.cli.main(["train", *TOY, *network, *clips, f"--output={tmp_path / 'run'}"]) == 0
-    assert nl3d.cli.main(["export", str(tmp_path / "run"), str(tmp_path / "weights")]) == 0
+    assert nl3d.cli.main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "weights")]) == 0
     built = ResNet3d.from_pretrained(tmp_path / "weights").eval()
     assert built.layer2[0].conv1.kernel_size == (1, 3, 3)
     assert built.layer2[0].conv2.kernel_size == (3, 3, 3)

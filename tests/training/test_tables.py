@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from nl3d.cli import main
+from nl3d.deploy.export import export
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.training.checkpoint import read_checkpoint
-from nl3d.training.export import export_run, load_run
+from nl3d.training.load import load_run
 from nl3d.training.run import run_training
 from nl3d.training.summary import split_summary
 from tests.data.layouts import write_ilids, write_mars
@@ -113,7 +115,7 @@ def test_export_gives_a_network_for_everything_else(monkeypatch, tmp_path, capsy
     config = toy_config(epochs=1, ema=0.9)
     run_training(config, tmp_path / "run", board=False)
     options = ["--half", "--license", "Apache-2.0", "--description", "toys"]
-    assert run_example(monkeypatch, "export", tmp_path / "run", tmp_path / "out", *options) == 0
+    assert main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out"), *options]) == 0
     assert "MB" in capsys.readouterr().out
     model = ResNet3d.from_pretrained(tmp_path / "out")
     average = read_checkpoint(tmp_path / "run" / "last.safetensors")[0]
@@ -122,10 +124,8 @@ def test_export_gives_a_network_for_everything_else(monkeypatch, tmp_path, capsy
     cfg = model.pretrained_cfg
     assert (cfg["num_frames"], cfg["frame_step"], tuple(cfg["input_size"])) == (2, 4, (3, 32, 16))
     assert (cfg["license"], cfg["description"], model.num_classes) == ("Apache-2.0", "toys", 0)
-    assert run_example(monkeypatch, "export", tmp_path / "none", tmp_path / "out") == 2
-    assert "choose another folder, or pass --overwrite" in capsys.readouterr().err
-    assert run_example(monkeypatch, "export", tmp_path / "none", tmp_path / "new") == 2
-    assert "existing file" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "none"), "--output", str(tmp_path / "new")]) == 2
+    assert "which is none of them" in capsys.readouterr().err
 
 
 def test_load_run_takes_the_last_or_the_best_with_its_classifier(tmp_path):
@@ -141,7 +141,7 @@ def test_load_run_takes_the_last_or_the_best_with_its_classifier(tmp_path):
     run_training(toy_config(epochs=1, model="small_rnn"), tmp_path / "rnn", board=False)
     assert load_run(tmp_path / "rnn").embedding_dim == 8
     with pytest.raises(ValueError, match=r"must be plain data|save_pretrained"):
-        export_run(tmp_path / "rnn", tmp_path / "out")
+        export(tmp_path / "rnn", tmp_path / "out")
 
 
 def test_tables_of_nothing_and_of_one(tmp_path, monkeypatch):
