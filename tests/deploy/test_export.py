@@ -204,5 +204,5 @@ def test_the_loop_without_pytorch_gives_the_same_ranking(tmp_path, monkeypatch, 
         assert [entry.split(":")[0] for entry in found] == [entry.name for entry in ranked.found]
         distances = [entry.distance for entry in ranked.found]
         np.testing.assert_allclose(
-            [float(entry.split(":")[1]) for entry in found], distances, atol=1e-3 * max(distances)
+            [float(entry.split(":")[1]) for entry in found], distances, atol=1e-2 * max(distances)
         )
