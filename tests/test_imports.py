@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "weights": {"unpickle", "layers", "inflate", "hub", "models", "convert", "data"},
     "embedding": {"files", "unpickle", "layers", "models", "weights", "data"},
     "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
+    "people": {"files", "data", "metrics", "viz", "embedding", "retrieval"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
                  "inflate", "embedding"},
     "deploy": {"files", "layers", "hub", "data", "weights", "embedding", "training"},
     "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models",
-            "deploy"},
+            "deploy", "people"},
 }  # fmt: skip
 
 

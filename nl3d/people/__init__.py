@@ -1,0 +1,1 @@
+"""From tracklets to people: calibrated probabilities, constraints, identities and merged tracks."""
