@@ -86,7 +86,7 @@ def labelled_pairs(
     same, different = [], []
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = slice(start, min(start + ROWS_AT_ONCE, len(rows)))
-        distances = pairwise_distance(vectors[some], vectors, metric=metric).double().numpy()
+        distances = np.asarray(pairwise_distance(vectors[some], vectors, metric=metric), dtype=np.float64)
         own = np.arange(some.start, some.stop)[:, None]
         wanted = own < np.arange(len(rows))
         if not same_camera:

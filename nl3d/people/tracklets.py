@@ -92,10 +92,10 @@ def gather_tracklets(
     videos: dict[tuple[str, str], int] = {}
     numbers, cameras, notes = [], [], []
     for title, part in zip(titles, opened, strict=True):
-        labels = part.cameras or (None,) * len(part)
-        cameras += [title if label is None else label for label in labels]
+        own = part.cameras or (None,) * len(part)
+        cameras += [title if label is None else label for label in own]
         source = part.metadata.get("source") or f"set {title}"
-        numbers += [videos.setdefault((source, label or ""), len(videos)) for label in labels]
+        numbers += [videos.setdefault((source, label or ""), len(videos)) for label in own]
     frames = [_frames(part) for part in opened]
     if len(opened) > 1 and not any(part.cameras for part in opened):
         notes.append(f"each of the {len(opened)} sets is taken as a camera of its own")
