@@ -32,13 +32,6 @@ def check_output(
         overwrite: Whether a file that exists may be replaced.
         inputs: Files that the output must not be, and folders whose pictures it must not be; None is skipped.
         suffixes: Suffixes that the output may have, in lower case; any if empty.
-
-    Raises:
-        FileExistsError: If it exists and ``overwrite`` is off.
-        FileNotFoundError: If its folder does not exist.
-        IsADirectoryError: If it is a folder.
-        PermissionError: If its folder may not be written to.
-        ValueError: If it has another suffix, is a device, a pipe or a socket, or is one of the inputs.
     """
     path = Path(path)
     name = f"output {str(path)!r}"
@@ -195,9 +188,6 @@ def write_safetensors_rows(
         others: The other tensors.
         metadata: Strings for the header; ``format`` is added.
         dtype: Type of the blocks.
-
-    Raises:
-        ValueError: If the blocks are not of that shape or type, or the header is too large.
     """
     content = save(
         {**{key: tensor.contiguous() for key, tensor in others.items()}, name: torch.empty(0, shape[1], dtype=dtype)}

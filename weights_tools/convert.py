@@ -48,11 +48,6 @@ def convert(
         dtype: Kind of number to store, float32, float16 or bfloat16.
         overwrite: Whether ``output`` may be replaced.
         options: Other keywords of :func:`nl3d.from_checkpoint`.
-
-    Raises:
-        FileExistsError: If ``output`` exists and ``overwrite`` is off.
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`nl3d.from_checkpoint`, or if the result would hold tensors that the file does not.
     """
     output = check_output(output, overwrite=overwrite, inputs=(path,))
     checkpoint = read_checkpoint(path)
@@ -96,12 +91,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def read_metadata(path: str | Path) -> Mapping[str, str]:
-    """Header that :func:`convert` wrote.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file was not written by :func:`convert`.
-    """
+    """Header that :func:`convert` wrote."""
     metadata = {key: value for key, value in read_checkpoint(path).extras.items() if isinstance(value, str)}
     if missing := {"source", "sha256", "family", "license", "config"} - metadata.keys():
         raise ValueError(

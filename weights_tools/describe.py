@@ -28,10 +28,6 @@ def describe(path: str | Path, *, family: str | None = None) -> dict[str, Any]:
     Args:
         path: The file.
         family: As for :func:`nl3d.from_checkpoint`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As :func:`nl3d.from_checkpoint`.
     """
     checkpoint = read_checkpoint(path)
     classes = count_classes(checkpoint, family)

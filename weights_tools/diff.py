@@ -18,12 +18,7 @@ class Difference(NamedTuple):
 
 
 def diff(first: str | Path, second: str | Path) -> list[Difference]:
-    """List the tensors that two files do not share: missing, of another shape or dtype, or of other values.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a file cannot be read.
-    """
+    """List the tensors that two files do not share: missing, of another shape or dtype, or of other values."""
     one, other = read_checkpoint(first).tensors, read_checkpoint(second).tensors
     rows = []
     for key in [*one, *(key for key in other if key not in one)]:

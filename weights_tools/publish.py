@@ -36,12 +36,7 @@ class Publication:
 
 
 def card(path: str | Path, *, repo_id: str = "ORG/NAME") -> str:
-    """Model card of a converted file: its network, preprocessing, origin and licence.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it was not written by ``nl3d-weights convert``.
-    """
+    """Model card of a converted file: its network, preprocessing, origin and licence."""
     metadata = read_metadata(path)
     text = str(_described(path).generate_model_card()).replace("ORG/NAME", repo_id)
     return text.rstrip() + (
@@ -54,12 +49,7 @@ def card(path: str | Path, *, repo_id: str = "ORG/NAME") -> str:
 
 
 def prepare(path: str | Path, repo_id: str) -> Publication:
-    """Gather the three files of a publication; nothing is sent.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it was not written by ``nl3d-weights convert``.
-    """
+    """Gather the three files of a publication; nothing is sent."""
     text = card(path, repo_id=repo_id)
     config = json.dumps(_described(path).hub_config(), indent=2, sort_keys=True) + "\n"
     return Publication(
@@ -72,9 +62,6 @@ def publish(publication: Publication, *, private: bool = False, message: str = "
 
     Returns:
         Full hash of the commit, to pin the weights by.
-
-    Raises:
-        ConnectionError: If the Hub cannot be reached or refuses. No commit is made then, though the repository may be.
     """
     api = HfApi()
     operations = [

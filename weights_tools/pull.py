@@ -16,12 +16,6 @@ def pull(name: str) -> Path:
 
     Args:
         name: ``"resnet3d50_nl.imagenet"`` for a record of the zoo, or ``"hf-hub:org/name[@revision]"``.
-
-    Raises:
-        FileNotFoundError: If there is no such repository or file.
-        PermissionError: If the repository is not open to you.
-        ConnectionError: If the Hub cannot be reached.
-        ValueError: If the name has another form, or the record's file is fetched by hand.
     """
     if name.startswith(HUB_PREFIX):
         repo_id, _, revision = name.removeprefix(HUB_PREFIX).partition("@")

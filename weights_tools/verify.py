@@ -56,10 +56,6 @@ def verify(path: str | Path, against: str | Path, *, family: str | None = None) 
         path: The checkpoint, foreign or converted.
         against: Parity file: safetensors with ``input`` and ``out/<name>``.
         family: As for :func:`nl3d.from_checkpoint`.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If ``against`` is no parity file, holds an output that nothing here computes, or of another shape.
     """
     if not Path(against).is_file():
         raise FileNotFoundError(f"parity file {str(against)!r} does not exist")

@@ -48,12 +48,7 @@ def add_index_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_index_options(args: argparse.Namespace, inputs: Iterable[Path | None]) -> None:
-    """Refuse options that do not fit each other, and an index file that must not be written, before any work.
-
-    Raises:
-        ModuleNotFoundError: If an index is wanted and FAISS is not installed.
-        ValueError: If options of the index are given without it, or the file to replace is no index.
-    """
+    """Refuse options that do not fit each other, and an index file that must not be written, before any work."""
     if args.index != "faiss":
         for name in ("index_kind", "index_file", "rebuild_index", "recall_queries", *BUILD, *EFFORT):
             if getattr(args, name) is not None:
@@ -77,11 +72,7 @@ def check_index_options(args: argparse.Namespace, inputs: Iterable[Path | None])
 
 
 def open_index(args: argparse.Namespace, gallery: Embeddings) -> GalleryIndex:
-    """Open the index file, or build the index and write that file.
-
-    Raises:
-        ValueError: If the file is an index of another gallery, or was built with other options.
-    """
+    """Open the index file, or build the index and write that file."""
     from nl3d.retrieval.search.index import GalleryIndex
     from nl3d.retrieval.search.settings import IndexSettings, refuse_foreign
 

@@ -51,11 +51,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def build_model(args: argparse.Namespace) -> nn.Module:
-    """Build the network that the options describe.
-
-    Raises:
-        ValueError: If the model, the weights or the device are unknown.
-    """
+    """Build the network that the options describe."""
     import nl3d
     from nl3d.embedding.network import SEED, pick_device, seeded
 

@@ -18,9 +18,6 @@ def read_architecture(tensors: Tensors) -> dict[str, Any]:
 
     ``layout`` is ``None`` and ``time_kernel`` all ones where no residual block spans time: then any layout computes the
     same, frame by frame.
-
-    Raises:
-        ValueError: If the tensors are not those of a ResNet: a stem of 7x7, four stages, blocks numbered from 0.
     """
     _check_widths(tensors)
     stem = tensors.get("conv1.weight")

@@ -145,11 +145,7 @@ def other_network(tensors: Tensors) -> str | None:
 
 
 def rename_keys(foreign: Tensors, family: Family) -> dict[str, Tensor]:
-    """Rename every key by the first rule that matches it, or drop it by one.
-
-    Raises:
-        ValueError: If no rule matches a key, two keys land on one name, or a bias is missing that ours lacks.
-    """
+    """Rename every key by the first rule that matches it, or drop it by one."""
     rules = [(re.compile(pattern), replacement) for pattern, replacement in family.rules]
     renamed: dict[str, Tensor] = {}
     for key, tensor in foreign.items():

@@ -27,11 +27,7 @@ def choose_layout(
     stem_time_kernel: int | None,
     approximate: bool,
 ) -> dict[str, Any]:
-    """Layout and temporal kernels of the network, from the file's own and from what is asked for.
-
-    Raises:
-        ValueError: If what is asked for would compute something else than the file.
-    """
+    """Layout and temporal kernels of the network, from the file's own and from what is asked for."""
     check_choice(layout, (None, *LAYOUTS), name="layout")
     own = shaped["layout"]
     if is_image:

@@ -55,11 +55,6 @@ def read_checkpoint(source: str | Path | Mapping[str, Any]) -> ForeignCheckpoint
     Args:
         source: Path of the file, or a state dict, in a training checkpoint's wrapping or without.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        TypeError: If ``source`` is neither a path nor a mapping.
-        ValueError: If the file is cut off, holds no tensors, or names code: such a file is refused, never run.
-
     Example:
         >>> read_checkpoint({"state_dict": {"module.conv1.weight": torch.zeros(8, 3, 7, 7)}}).tensors.keys()
         dict_keys(['conv1.weight'])

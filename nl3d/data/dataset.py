@@ -159,21 +159,13 @@ def count(tracklets: Iterable[Tracklet], nobody: Collection[int] = ()) -> Counts
 
 
 def check_protocol(protocol: str) -> None:
-    """Refuse any other protocol than the two of data sets whose gallery officially holds the queries.
-
-    Raises:
-        ValueError: If it is neither ``"official"`` nor ``"torchreid"``.
-    """
+    """Refuse any other protocol than the two of data sets whose gallery officially holds the queries."""
     if protocol not in ("official", "torchreid"):
         raise ValueError(f"protocol must be 'official' or 'torchreid', got {protocol!r}")
 
 
 def check_count(what: str, found: int, official: int) -> None:
-    """Refuse a number other than the official one.
-
-    Raises:
-        ValueError: If they differ.
-    """
+    """Refuse a number other than the official one."""
     if found != official:
         raise ValueError(
             f"{what} must be {official:,} in the published data set, got {found:,}; "

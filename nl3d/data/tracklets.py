@@ -110,12 +110,7 @@ def is_image(item: Any) -> bool:
 
 
 def to_image(frame: Frame) -> Tensor:
-    """Convert any frame to an image ``(3, H, W)`` uint8.
-
-    Raises:
-        TypeError: If it is not a frame, or not uint8.
-        ValueError: If an array or tensor has another shape.
-    """
+    """Convert any frame to an image ``(3, H, W)`` uint8."""
     if isinstance(frame, str | Path):
         return read_image(frame)
     if isinstance(frame, Image):

@@ -66,13 +66,6 @@ def fetch(
         force_download: Whether to fetch again what is in the cache.
         token: As for :func:`huggingface_hub.hf_hub_download`.
         local_files_only: Whether only to look into the cache.
-
-    Raises:
-        FileNotFoundError: If repository, revision or file do not exist, or are not in the cache while offline.
-        PermissionError: If the repository is not open to the token, or to nobody without one.
-        ConnectionError: If the Hub cannot be reached, fails, cuts the download short, or sends less than 20 kB per
-            second (beyond one minute).
-        ValueError: If the bytes do not hash to ``sha256``.
     """
     where = f"{repo_id}/{filename}"
     cached = None

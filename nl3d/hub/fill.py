@@ -58,10 +58,6 @@ def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
         path: The file.
         copy: Whether to read it at once instead, for a file that somebody may write anew under the mapping; files in
             the Hub's cache never change.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no safetensors file, or only a part of one.
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights must name an existing file, got {str(path)!r}")
@@ -112,10 +108,6 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, new: Collecti
         tensors: Keys and tensors in the model's own names and shapes.
         new: Dotted names of the modules that may be new, such as :func:`new_modules` gives. Each is filled as a whole,
             or initialised as a whole by its ``reset_parameters()``.
-
-    Raises:
-        ValueError: If a key is not used, a tensor not filled, or a shape or kind of number does not fit. The model is
-            then as it was.
     """
     wanted = model.state_dict(keep_vars=True)
     given = dict(tensors)

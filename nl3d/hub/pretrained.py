@@ -210,12 +210,7 @@ class PretrainedMixin(
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a config.json, or the copy in the weights beside it if a save was interrupted before it was written.
-
-    Raises:
-        FileNotFoundError: If there is neither.
-        ValueError: If it is no JSON object.
-    """
+    """Read a config.json, or the copy in the weights beside it if a save was interrupted before it was written."""
     weights = path.with_name(WEIGHTS_FILE)
     text = path.read_text(encoding="utf-8") if path.is_file() else read_metadata(weights).get("config")
     if text is None:
@@ -224,11 +219,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_config(text: str, path: str | Path) -> dict[str, Any]:
-    """Parse the description of a network, which stood in ``path``.
-
-    Raises:
-        ValueError: If it is no JSON object.
-    """
+    """Parse the description of a network, which stood in ``path``."""
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -239,11 +230,7 @@ def parse_config(text: str, path: str | Path) -> dict[str, Any]:
 
 
 def clip_description(config: dict[str, Any]) -> dict[str, Any]:
-    """Clips and origin of the weights in a saved config; an image network's ``input_size`` is not that of the clips.
-
-    Raises:
-        ValueError: If a size, a number of frames, a mean or a deviation is none.
-    """
+    """Clips and origin of the weights in a saved config; an image network's ``input_size`` is not that of the clips."""
     own = "clips" in config
     described, clips = config.get("pretrained_cfg", {}), config.get("clips", {})
     for name, part in (("pretrained_cfg", described), ("clips", clips)):

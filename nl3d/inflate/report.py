@@ -39,11 +39,7 @@ def describe(layer: Any) -> str:
 
 
 def report(model: nn.Module) -> InflationReport:
-    """List every layer of an inflated network.
-
-    Raises:
-        TypeError: If the network is not inflated.
-    """
+    """List every layer of an inflated network."""
     if not isinstance(model, TakesClips):
         raise TypeError(f"model must come from Inflate2dTo3d, got {type(model).__name__}")
     rows: list[InflationRow] = []

@@ -77,9 +77,6 @@ def find_rule(layer: nn.Module, name: str) -> Rule:
 
     Types of torch, timm and torchvision without a spatial kernel of their own, and containers of other modules, run
     frame by frame without a row in the table.
-
-    Raises:
-        TypeError: If the type has no rule and cannot be known to be right frame by frame.
     """
     rule = KNOWN.get(type(layer)) or KNOWN.get(type_name(layer))
     if rule is not None:

@@ -35,9 +35,6 @@ def inflate_state_dict(
             the others are zero.
         keep_classifier: Whether ``fc`` becomes the classifier of a ``"linear"`` head instead of being dropped.
 
-    Raises:
-        ValueError: If ``keep_classifier`` is asked of a model whose head is not linear.
-
     Example:
         >>> from nl3d.models.resnet3d import ResNet3d
         >>> model = ResNet3d(block_counts=(1, 1, 1, 1), base_width=8)

@@ -43,11 +43,7 @@ class _Head(nn.Module):
         self.num_classes = 0
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a fresh classifier over ``num_classes`` identities in place, or none for 0.
-
-        Raises:
-            ValueError: If ``num_classes`` is negative.
-        """
+        """Put a fresh classifier over ``num_classes`` identities in place, or none for 0."""
         if num_classes < 0:
             raise ValueError(f"num_classes must be at least 0, got {num_classes}")
         self.num_classes = num_classes
@@ -158,9 +154,6 @@ class BNNeckHead(_Head):
         - Output: :class:`ReIDOutput` of ``(B, in_features)``, ``(B, projection_dim or in_features)`` and
           ``(B, num_classes)`` or ``None``
 
-    Raises:
-        ValueError: As :class:`ReIDHead`.
-
     Example:
         >>> head = BNNeckHead(2048, 256, num_classes=751)
         >>> [tuple(x.shape) for x in head(torch.rand(2, 2048, 8, 8, 4))]
@@ -210,9 +203,6 @@ class LinearHead(_Head):
     Shape:
         - Input: ``(B, in_features, T, H, W)``, or ``(B, in_features)`` already pooled
         - Output: :class:`ReIDOutput` of ``(B, in_features)``, ``(B, in_features)`` and ``(B, num_classes)`` or ``None``
-
-    Raises:
-        ValueError: As :class:`ReIDHead`.
     """
 
     def __init__(self, in_features: int, *, num_classes: int = 0, dropout: float = 0.5, pool: Pooling = "avg") -> None:

@@ -24,9 +24,6 @@ class ClipPool(nn.Module):
         - Input: ``(B, C, T, H, W)``; ``(B, C)`` passes through
         - Output: ``(B, C)``
 
-    Raises:
-        ValueError: If ``kind`` is unknown.
-
     Example:
         >>> ClipPool("frame_max")(torch.rand(2, 16, 4, 8, 4)).shape
         torch.Size([2, 16])

@@ -171,11 +171,7 @@ class SeparableConv3d(nn.Module):
 
 
 def symmetric_padding(conv: nn.Conv2d) -> tuple[int, int]:
-    """Padding ``(h, w)`` of a 2D convolution as numbers, also where it was given as ``"same"`` or ``"valid"``.
-
-    Raises:
-        ValueError: If ``"same"`` would pad one side more than the other, as for even kernels.
-    """
+    """Padding ``(h, w)`` of a 2D convolution as numbers, also where it was given as ``"same"`` or ``"valid"``."""
     if not isinstance(conv.padding, str):
         return conv.padding[0], conv.padding[1]
     if conv.padding == "valid":

@@ -13,11 +13,7 @@ Size3: TypeAlias = int | Sequence[int]
 
 
 def to_3tuple(value: Size3, *, name: str, minimum: int = 1) -> tuple[int, int, int]:
-    """Spread an int over ``(t, h, w)``, or check that there are three ints already.
-
-    Raises:
-        ValueError: If there are not three values, or one is below ``minimum``.
-    """
+    """Spread an int over ``(t, h, w)``, or check that there are three ints already."""
     sizes = (value,) * 3 if isinstance(value, int) else tuple(value)
     if len(sizes) != 3 or any(not isinstance(size, int) or size < minimum for size in sizes):
         raise ValueError(f"{name} must be an int or (t, h, w), each at least {minimum}, got {value!r}")
@@ -47,10 +43,6 @@ def check_clips(clips: Tensor, channels: int, *, name: str = "clips", finite: bo
 
     ``finite`` asks that no value is NaN or infinite. That needs a look at every value, so it is left out where it would
     cost more than the look: on other devices than the CPU (a synchronisation) and inside compiled or exported graphs.
-
-    Raises:
-        TypeError: If ``clips`` is not a floating-point tensor.
-        ValueError: If its rank, its channels, an empty axis or a value that is not finite says it is not clips.
     """
     if not isinstance(clips, Tensor):
         raise TypeError(f"{name} must be a tensor (B, C, T, H, W), got {type(clips).__name__}")

@@ -7,12 +7,7 @@ from torch import Tensor
 
 
 def check_batch(embeddings: Tensor, pids: Tensor, *, name: str = "embeddings") -> None:
-    """Refuse anything but floating-point rows ``(B, D)`` and one integer identity for each.
-
-    Raises:
-        TypeError: If one of the two is not a tensor, or of the wrong kind of number.
-        ValueError: If shapes, lengths or devices do not fit.
-    """
+    """Refuse anything but floating-point rows ``(B, D)`` and one integer identity for each."""
     check_tensor(embeddings, f"{name} must be a tensor (B, D)")
     check_tensor(pids, "pids must be a tensor (B,)")
     shape = tuple(embeddings.shape)

@@ -16,11 +16,7 @@ def is_distributed() -> bool:
 
 
 def check_on_all_ranks(check: Callable[[], None], device: torch.device) -> None:
-    """Run ``check`` on every rank and raise on all of them if it raises on one, so that none waits for the others.
-
-    Raises:
-        ValueError: On the ranks that have nothing to refuse themselves; the others raise what ``check`` raised.
-    """
+    """Run ``check`` on every rank and raise on all of them if it raises on one, so that none waits for the others."""
     problem: Exception | None = None
     try:
         check()
@@ -50,9 +46,6 @@ def gather_batch(rows: Tensor, pids: Tensor) -> tuple[Tensor, Tensor]:
 
     The gradient of this rank's rows is multiplied by the number of ranks, and needs no collective: each rank computes
     the same loss of the same rows, so that the sum over ranks of the gradients is that multiple.
-
-    Raises:
-        ValueError: On every rank, if the ranks' rows are not of one width and kind.
     """
     world, rank = dist.get_world_size(), dist.get_rank()
     counts = [len(rows)] * world

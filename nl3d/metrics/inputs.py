@@ -19,12 +19,7 @@ def check_choice(value: object, choices: Sequence[object], *, name: str) -> None
 
 
 def as_embeddings(query: Array, gallery: Array) -> tuple[Tensor, Tensor]:
-    """Two sets of finite embeddings of one width, in float32, or float64 if one of them is.
-
-    Raises:
-        TypeError: If one is not a floating-point tensor or array.
-        ValueError: If one is not ``(N, D)``, is empty, or not finite, or if widths or devices differ.
-    """
+    """Two sets of finite embeddings of one width, in float32, or float64 if one of them is."""
     rows, others = as_matrix(query, "(N, D)", name="query"), as_matrix(gallery, "(N, D)", name="gallery")
     if rows.shape[1] != others.shape[1]:
         raise ValueError(
@@ -46,12 +41,7 @@ def as_embeddings(query: Array, gallery: Array) -> tuple[Tensor, Tensor]:
 
 
 def as_labels(labels: Array | Sequence[int], length: int, *, name: str) -> np.ndarray:
-    """One integer for each row, as an int64 array on the CPU.
-
-    Raises:
-        TypeError: If they are not integers.
-        ValueError: If there are not ``length`` of them.
-    """
+    """One integer for each row, as an int64 array on the CPU."""
     values = labels.numpy(force=True) if isinstance(labels, Tensor) else np.asarray(labels)
     if values.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {values.dtype}")

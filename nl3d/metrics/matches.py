@@ -17,10 +17,6 @@ class Matches:
 
     Junk is gone from ``g_pids`` and ``g_camids``; ``kept`` says where it was not. The lists are short beside the
     distances, so they stay on the CPU, in NumPy, whose small operations wait for no other thread or device.
-
-    Raises:
-        TypeError: If labels are not integers.
-        ValueError: If there are not as many as rows, if cameras are needed and missing, or if all the gallery is junk.
     """
 
     def __init__(

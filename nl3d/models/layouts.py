@@ -158,11 +158,7 @@ def register_layout(layout: Layout) -> None:
 
 
 def find_layout(name: str) -> Layout:
-    """Layout of a name.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Layout of a name."""
     check_choice(name, tuple(LAYOUTS), name="layout")
     return LAYOUTS[name]
 

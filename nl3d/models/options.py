@@ -108,9 +108,6 @@ class ResNet3dOptions:
 
     Users, configuration files and converters write them flat, as keywords; :meth:`from_flat` and :meth:`flat` convert.
 
-    Raises:
-        ValueError: If an option is unknown or out of its range.
-
     Example:
         >>> options = ResNet3dOptions.from_flat(stem_stride=2, non_local={"layer2": (1, 3)}, head="bnneck")
         >>> options.stem.stride, options.non_local.places, options.flat()["head"]
@@ -165,12 +162,7 @@ class ResNet3dOptions:
 
     @classmethod
     def from_flat(cls, **keywords: Any) -> ResNet3dOptions:
-        """Sort keywords into their parts.
-
-        Raises:
-            TypeError: If a keyword is unknown.
-            ValueError: If an option is unknown or out of its range.
-        """
+        """Sort keywords into their parts."""
         parts: dict[str, dict[str, Any]] = {"": {}, "stem": {}, "non_local": {}, "head": {}}
         for keyword, value in keywords.items():
             if keyword not in KEYWORDS:
@@ -216,11 +208,7 @@ KEYWORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 def block_time_kernels(
     time_kernel: int | Sequence[Sequence[int]], layout: str, block_counts: Sequence[int]
 ) -> list[list[int]]:
-    """Temporal kernel of each block of each stage.
-
-    Raises:
-        ValueError: If a kernel is even, or there is not one for each block.
-    """
+    """Temporal kernel of each block of each stage."""
     if isinstance(time_kernel, int):
         spans_time = find_layout(layout).spans_time
         kernels = [

@@ -47,9 +47,6 @@ class TrainBatches:
         config: Options of batches, clips and augmentation.
         accelerator: Group of processes, and the device of the batches.
         network: Network, whose processor normalises the clips.
-
-    Raises:
-        ValueError: If the ranks and micro-batches cannot share P evenly.
     """
 
     def __init__(
@@ -130,9 +127,5 @@ class TrainBatches:
         return self.sampler.state_dict(step)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            ValueError: If the state is of another data set or other batches.
-        """
+        """Continue from a saved state."""
         self.sampler.load_state_dict(state)

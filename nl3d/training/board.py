@@ -26,11 +26,7 @@ class Board:
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Write from a step on; what a killed run wrote after that step is hidden.
-
-        Raises:
-            ModuleNotFoundError: If TensorBoard is not installed.
-        """
+        """Write from a step on; what a killed run wrote after that step is hidden."""
         if self.active:
             self._writer = _writer_class()(str(self.folder), purge_step=step + 1)
         try:

@@ -41,9 +41,6 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[s
         path: File to write or replace.
         tensors: Named tensors, on any device.
         state: Plain data that JSON can hold.
-
-    Raises:
-        OSError: If the disk is full or cannot be written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -65,11 +62,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process until the block ends or the process dies.
-
-    Raises:
-        ValueError: If another process holds it.
-    """
+    """Hold a folder for this process until the block ends or the process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
@@ -86,12 +79,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and the state that :func:`write_checkpoint` wrote.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is another kind of file, damaged or incomplete.
-    """
+    """Read the tensors and the state that :func:`write_checkpoint` wrote."""
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must name an existing file, got {str(path)!r}")
     try:
@@ -194,11 +182,7 @@ def changed_options(config: TrainingConfig, other: Mapping[str, Any]) -> list[st
 def check_same_run(
     run: Path, state: Mapping[str, Any], config: TrainingConfig, num_processes: int, criterion: str
 ) -> None:
-    """Refuse to resume with another configuration, number of processes or loss.
-
-    Raises:
-        ValueError: If one of them differs.
-    """
+    """Refuse to resume with another configuration, number of processes or loss."""
     there = state.get("config")
     if not isinstance(there, dict):
         raise ValueError(f"checkpoint of {str(run)!r} must hold a configuration, which it lacks; {_REMEDY}")

@@ -208,11 +208,7 @@ def _choices() -> dict[str, tuple[str, ...]]:
 
 
 def read_config(path: Path) -> TrainingConfig:
-    """Read ``config.json`` of a run.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
+    """Read ``config.json`` of a run."""
     if not path.is_file():
         raise FileNotFoundError(f"run must hold config.json, but {str(path)!r} does not exist")
     return TrainingConfig.from_json(path.read_text())

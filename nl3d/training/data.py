@@ -9,13 +9,7 @@ from nl3d.walkers.dataset import read_walkers
 
 
 def read_dataset(config: TrainingConfig) -> ReIDDataset:
-    """Read the data set of a configuration.
-
-    Raises:
-        ValueError: If the name is unknown, ``root``, ``split`` or ``data_args`` do not fit it, there are fewer people
-            than P, or the files contradict each other.
-        FileNotFoundError: If a file is missing.
-    """
+    """Read the data set of a configuration."""
     name = config.dataset
     reader = READERS.get(name)
     if reader is None and name != "walkers":

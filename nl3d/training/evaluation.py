@@ -34,9 +34,6 @@ class Evaluation:
         dataset: What to rank.
         config: Clips, distance, rule for average precision.
         accelerator: Where it runs; rank r embeds tracklets r, r + world_size, ...
-
-    Raises:
-        ValueError: If there is no query or no gallery.
     """
 
     def __init__(self, dataset: ReIDDataset, config: TrainingConfig, accelerator: Accelerator) -> None:

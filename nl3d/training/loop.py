@@ -96,9 +96,6 @@ class Trainer:
             default is the :class:`~nl3d.ReIDLoss` of the configuration.
         progress: Whether to show a progress bar.
         board: Whether to write for TensorBoard.
-
-    Raises:
-        ValueError: If the folder holds a run of another configuration or number of processes, or is damaged.
     """
 
     def __init__(
@@ -229,11 +226,7 @@ class Trainer:
                 torch.distributed.broadcast(buffer, 0)
 
     def save(self) -> None:
-        """Write ``last.safetensors``, unless a weight is not finite.
-
-        Raises:
-            NotFiniteError: If a weight is NaN or infinite; the file on disk stays the last good one.
-        """
+        """Write ``last.safetensors``, unless a weight is not finite."""
         self._require_finite()
         moments, optimizer = split_optimizer(self.optimizer)
         tensors = with_prefix("model", self.network.state_dict()) | with_prefix("optimizer", moments)

@@ -36,10 +36,6 @@ def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
     :func:`nl3d.resnet3d18_nl`; ``small_tp``, ``small_rnn`` and ``small_ta`` the same trunk without a kernel in time,
     on every frame, then the mean, an LSTM or attention over the frames. So the rows of a small table differ in nothing
     but what they are named after. ``inflated:NAME`` is :func:`nl3d.reid_model` of timm's network ``NAME``.
-
-    Raises:
-        ValueError: If the network is unknown, or an option or the weights do not fit it.
-        FileNotFoundError: If the run to start from does not exist.
     """
     run = Path(config.weights)
     starts_from_run = (run / BEST).is_file()
@@ -69,10 +65,6 @@ def starting_options(weights: str) -> dict[str, Any]:
 
     Args:
         weights: As :attr:`TrainingConfig.weights`.
-
-    Raises:
-        ValueError: If the files are damaged.
-        FileNotFoundError: If a path or repository does not exist.
 
     Example:
         >>> found = starting_options("bundled")

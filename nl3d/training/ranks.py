@@ -57,9 +57,6 @@ def processes_started(environ: Mapping[str, str]) -> int:
     On CPUs without MPI, ``accelerate launch --cpu --num_processes N`` starts one process (accelerate 1.15). This
     process then trains alone, and the log says so.
 
-    Raises:
-        ValueError: If a variable is no whole number, or several machines are asked for without a group.
-
     Example:
         >>> processes_started({"WORLD_SIZE": "2", "RANK": "0"}), processes_started({})
         (2, 1)

@@ -40,9 +40,6 @@ def backward(
         criterion: As for :func:`loss_terms`.
         batches: Micro-batches.
         mining: ``"batch"`` or ``"micro"``.
-
-    Raises:
-        NotFiniteError: If the network's output is NaN, infinite or too large to square.
     """
     if len(batches) == 1 or mining == "micro":
         return _backward_each(accelerator, model, criterion, batches)
@@ -54,9 +51,6 @@ def loss_terms(criterion: nn.Module, output: ReIDOutput, labels: Tensor) -> dict
 
     ``criterion(output, labels)`` returns a scalar. ``criterion.parts(output, labels)`` returns a named tuple of scalars
     with a field ``total``, as :meth:`nl3d.ReIDLoss.parts` does.
-
-    Raises:
-        NotFiniteError: If the criterion refuses its input as not finite.
     """
     try:
         if hasattr(criterion, "parts"):

@@ -39,9 +39,6 @@ def draw_ranking(rows: Sequence[Sequence[Tile]], *, tile_size: tuple[int, int] =
         rows: The tiles of each row; rows may differ in length.
         tile_size: Height and width of the box that a picture is fitted into, in pixels; its proportions stay.
 
-    Raises:
-        ValueError: If there is nothing to draw.
-
     Example:
         >>> draw_ranking([[Tile(None, "a", "query"), Tile(None, "b", "0.123", True)]], tile_size=(64, 32)).size
         (108, 118)

@@ -32,12 +32,7 @@ def build_resnet3d(
     options: Mapping[str, Any],
     **architecture: Any,
 ) -> ResNet3d:
-    """Build a 3D ResNet; ``options`` win over what the weights were saved with, and that over ``architecture``.
-
-    Raises:
-        TypeError: If an option would change the block or the block counts, which the name fixes.
-        ValueError: If the weights are those of other blocks, or do not fit.
-    """
+    """Build a 3D ResNet; ``options`` win over what the weights were saved with, and that over ``architecture``."""
     _refuse_fixed(name, options, architecture.keys() - {"non_local"})
     if weights is None:
         return _described(ResNet3d(**{**architecture, **options}, num_classes=num_classes), name, {})
@@ -62,12 +57,7 @@ def build_framewise(
     options: Mapping[str, Any],
     **architecture: Any,
 ) -> FramewiseNet:
-    """Build an image network with an aggregation over time; the weights are the image network's, all of them.
-
-    Raises:
-        TypeError: If an option would change the backbone or the aggregation, which the name fixes.
-        ValueError: If the weights do not fit.
-    """
+    """Build an image network with an aggregation over time; the weights are the image network's, all of them."""
     from nl3d.models.framewise import FramewiseNet  # brings timm, which the 3D networks do without
 
     _refuse_fixed(name, options, architecture.keys())
@@ -94,11 +84,7 @@ def build_framewise(
 def _converted(
     name: str, file: ForeignFile, num_classes: int, options: Mapping[str, Any], architecture: Mapping[str, Any]
 ) -> ResNet3d:
-    """Convert another project's file; it decides what the call does not, and an image network's is inflated as always.
-
-    Raises:
-        ValueError: If the file is of other blocks than the name's, or has non-local blocks and the name has none.
-    """
+    """Convert another project's file; it decides what the call does not, and an image network's is inflated as always."""
     checkpoint = read_checkpoint(file.path)
     chosen = dict(options)
     if not any(tensor.ndim == 5 for tensor in checkpoint.tensors.values()):
@@ -142,11 +128,7 @@ def _without_other_classifier(tensors: Mapping[str, Tensor], num_classes: int) -
 def _saved_options(
     name: str, kind: type[PretrainedMixin], checkpoint: Checkpoint, architecture: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Options that a config.json tells of, but for what the factory's name and arguments decide.
-
-    Raises:
-        ValueError: If the config tells of another architecture.
-    """
+    """Options that a config.json tells of, but for what the factory's name and arguments decide."""
     for key, own in architecture.items():
         saved = checkpoint.config.get(key)
         if key != "non_local" and saved is not None and (saved if isinstance(saved, str) else tuple(saved)) != own:

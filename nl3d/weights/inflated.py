@@ -148,11 +148,7 @@ def reid_model(
 
 
 def fill_inflated(model: InflatedReID, tensors: Mapping[str, Tensor]) -> None:
-    """Fill an inflated network from a file of its own kind; another number of classes leaves the classifier new.
-
-    Raises:
-        ValueError: If the tensors are not the network's.
-    """
+    """Fill an inflated network from a file of its own kind; another number of classes leaves the classifier new."""
     classifier = tensors.get("head.classifier.weight")
     if classifier is not None and len(classifier) != model.num_classes:
         tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}

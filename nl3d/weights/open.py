@@ -69,12 +69,6 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
         weights: Name of a record, ``"hf-hub:org/name[@revision]"``, path of a file of any family, or of a folder that
             ``save_pretrained`` wrote.
         cache_dir: The Hub's cache, if not the usual one.
-
-    Raises:
-        ValueError: If the name is unknown, the Hub's form is broken or the file is damaged.
-        FileNotFoundError: If a path, repository or file does not exist.
-        PermissionError: If a repository is not open to you.
-        ConnectionError: If the Hub cannot be reached.
     """
     if weights.startswith(HUB_PREFIX):
         return _open_repository(weights, cache_dir=cache_dir)
@@ -113,14 +107,7 @@ def open_own_weights(weights: str) -> Checkpoint | None:
 
 
 def fetch_spec(spec: WeightsSpec, *, cache_dir: str | Path | None = None) -> Path:
-    """Return the path of a record's file in the Hub's cache, downloaded if it is not there.
-
-    Raises:
-        ValueError: If it is fetched by hand, since no commit and hash pin it.
-        FileNotFoundError: If repository or file do not exist.
-        PermissionError: If the repository is not open to you.
-        ConnectionError: If the Hub cannot be reached.
-    """
+    """Return the path of a record's file in the Hub's cache, downloaded if it is not there."""
     if not spec.is_fetched or spec.repo_id is None:
         address = spec.url or f"https://huggingface.co/{spec.repo_id}"
         raise ValueError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -85,11 +86,12 @@ class WeightsSpec:
 
 
 def _read_records() -> tuple[WeightsSpec, ...]:
-    records = yaml.safe_load(Path(__file__).with_name("records.yaml").read_text(encoding="utf-8"))["records"]
-    return tuple(
-        WeightsSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in record.items()})
-        for record in records
-    )
+    table = yaml.safe_load(Path(__file__).with_name("records.yaml").read_text(encoding="utf-8"))
+    records: list[dict[str, Any]] = [
+        {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        for record in table["records"]
+    ]
+    return tuple(WeightsSpec(**record) for record in records)
 
 
 WEIGHTS = _read_records()
@@ -133,11 +135,7 @@ def has_spec(model: str, weights: str) -> bool:
 
 
 def find_spec(model: str, weights: str) -> WeightsSpec:
-    """Record of a network's checkpoint by name.
-
-    Raises:
-        ValueError: If there is none of that name; the names there are get listed.
-    """
+    """Record of a network's checkpoint by name."""
     specs = {spec.name: spec for spec in list_weights(model)}
     if weights not in specs:
         raise ValueError(

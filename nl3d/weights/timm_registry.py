@@ -119,12 +119,7 @@ def _create(
     num_classes: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """Treat the arguments as timm's builder does; nl3d finds, converts and fills in the weights.
-
-    Raises:
-        ValueError: If the weights are unknown, or feature maps are asked of a frame-wise network.
-        TypeError: If an option does not exist.
-    """
+    """Treat the arguments as timm's builder does; nl3d finds, converts and fills in the weights."""
     from nl3d.weights import build, factories
 
     kwargs.pop("pretrained_model_args", None)  # timm repeats these in kwargs

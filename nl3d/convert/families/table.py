@@ -58,9 +58,6 @@ def find_family(checkpoint: ForeignCheckpoint, family: str | None) -> tuple[Fami
 
     Returns:
         The family, and the checkpoint, without a prefix of all keys where the named family's files have none.
-
-    Raises:
-        ValueError: If the family is unknown or does not fit, if no family fits, or if the file does not show which.
     """
     if len(checkpoint.tensors) > _MOST_TENSORS:
         raise ValueError(

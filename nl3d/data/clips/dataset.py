@@ -130,10 +130,6 @@ def read_clip(
 
     Returns:
         The frames, ``(3, H, W)`` uint8 each, none if none decodes; and the error of each that does not.
-
-    Raises:
-        FileNotFoundError: If a file does not exist and ``skip_unreadable`` is off.
-        ValueError: If a frame does not decode and ``skip_unreadable`` is off.
     """
     distinct = list(dict.fromkeys(places))
     images: dict[int, Tensor] = {}
@@ -174,11 +170,7 @@ def forking_workers() -> Iterator[None]:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Raise an error of a ``DataLoader``'s worker as the worker raised it, without the worker's traceback in its text.
-
-    Raises:
-        ChildProcessError: If a worker was killed.
-    """
+    """Raise an error of a ``DataLoader``'s worker as the worker raised it, without the traceback in its text."""
     try:
         yield
     except Exception as error:

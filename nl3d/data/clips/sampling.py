@@ -78,11 +78,7 @@ def sample_clips(
 
 
 def check_strategy(strategy: str, num_frames: int, frame_step: int | None) -> None:
-    """Refuse what :func:`sample_clips` would refuse for any tracklet.
-
-    Raises:
-        ValueError: If the strategy is unknown, a number is below 1, or ``frame_step`` does not belong to the strategy.
-    """
+    """Refuse what :func:`sample_clips` would refuse for any tracklet."""
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}")
     if frame_step is not None and strategy not in ("stride", "dense"):
@@ -91,11 +87,7 @@ def check_strategy(strategy: str, num_frames: int, frame_step: int | None) -> No
 
 
 def check_clip_plan(num_frames: int, frame_step: int) -> None:
-    """Refuse clips without frames and steps below 1.
-
-    Raises:
-        ValueError: If one is below 1.
-    """
+    """Refuse clips without frames and steps below 1."""
     for name, value in (("num_frames", num_frames), ("frame_step", frame_step)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -114,9 +106,6 @@ def consecutive_clips(length: int, num_frames: int, frame_step: int = 1) -> list
         length: Frames of the tracklet.
         num_frames: Frames per clip.
         frame_step: Frames from one frame of a clip to the next.
-
-    Raises:
-        ValueError: If an argument is below 1.
 
     Example:
         >>> consecutive_clips(10, 4)
@@ -144,9 +133,6 @@ def clip_places(length: int, number: int, num_frames: int, frame_step: int) -> l
 
 def generator_from(*numbers: int) -> torch.Generator:
     """Return a generator that depends on some whole numbers, from 0 on, and on nothing else.
-
-    Raises:
-        ValueError: If one is negative.
 
     Example:
         >>> torch.equal(torch.rand(2, generator=generator_from(0, 1)), torch.rand(2, generator=generator_from(1, 0)))

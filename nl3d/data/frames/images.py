@@ -27,10 +27,6 @@ def read_image(path: str | Path) -> Tensor:
 
     Shape:
         - Output: ``(3, H, W)`` uint8
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file does not decode, is cut short, or has more than :data:`MAX_PIXELS`.
     """
     try:
         data = Path(path).read_bytes()
@@ -53,9 +49,6 @@ def decode_image(data: bytes) -> Tensor:
 
     Shape:
         - Output: ``(3, H, W)`` uint8
-
-    Raises:
-        ValueError: If it does not decode, is cut short, or has more than :data:`MAX_PIXELS`.
     """
     if not data:
         raise ValueError("the file is empty")

@@ -115,9 +115,6 @@ def number_files(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, st
     Returns:
         Name by number, and whether the numbers are those in the names.
 
-    Raises:
-        ValueError: If names differ in more than one number, or two have the same.
-
     Example:
         >>> number_files("video", ["f_60_0012.png", "f_60_0007.png"])
         ({7: 'f_60_0007.png', 12: 'f_60_0012.png'}, True)
@@ -156,12 +153,7 @@ def number_files(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, st
 
 
 def list_frames(folder: str | Path) -> FrameNames:
-    """List the images of a tracklet's folder in natural order, with one read of the folder.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or no image in it.
-        ValueError: If two images have one name or number, such as ``000001.jpg`` and ``1.png``.
-    """
+    """List the images of a tracklet's folder in natural order, with one read of the folder."""
     try:
         found = os.listdir(folder)  # noqa: PTH208 - a path each is slow
     except (FileNotFoundError, NotADirectoryError):
@@ -190,9 +182,6 @@ def list_folders(folder: str | Path, *, layout: str, remedy: str = "") -> list[s
         folder: The folder.
         layout: Layout of the data set, for errors, such as ``"pid/camid/tracklet/*.jpg"``.
         remedy: Another remedy for images outside a tracklet folder.
-
-    Raises:
-        ValueError: If there is an image beside the folders, a link to nothing, or a name that is not UTF-8.
     """
     names = []
     with os.scandir(folder) as entries:
@@ -241,9 +230,6 @@ def require_frames(frames: Iterable[tuple[str | Path, Iterable[str]]], *, what: 
     Args:
         frames: Folders, each with the names that should be in it.
         what: Name of the list in errors.
-
-    Raises:
-        FileNotFoundError: If a folder or a file is missing.
     """
     for folder, names in frames:
         require_folder(folder, what=f"{what}: folder")

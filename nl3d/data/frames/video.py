@@ -48,11 +48,6 @@ def open_frames(path: str | Path, *, first_frame: int | None = None) -> FrameStr
     Args:
         path: The file or folder.
         first_frame: Number in the name of the image that is frame 1; the lowest number if left out.
-
-    Raises:
-        FileNotFoundError: If there is nothing at ``path``.
-        ModuleNotFoundError: If it is a video and PyAV is not installed.
-        ValueError: If the folder holds no images, or their names do not say which frames they are.
     """
     path = Path(path)
     if path.is_dir():
@@ -73,9 +68,6 @@ class VideoFrames:
 
     Args:
         path: The video file.
-
-    Raises:
-        ModuleNotFoundError: If PyAV is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -103,11 +95,7 @@ class VideoFrames:
         raise self._too_short(count, last)
 
     def read(self, wanted: Collection[int], *, skip_unreadable: bool = False) -> FrameIterator:
-        """Decode up to the last wanted frame and yield the wanted ones.
-
-        Raises:
-            ValueError: If the file is no video, a frame does not decode, or the video ends before the last wanted one.
-        """
+        """Decode up to the last wanted frame and yield the wanted ones."""
         wanted = frozenset(wanted)
         last, number, first = max(wanted), 0, None
         for number, frame in self._decode(skip_unreadable=skip_unreadable):
@@ -227,9 +215,6 @@ class ImageFrames:
         path: The folder.
         first_frame: Number in the name of the image that is frame 1; the lowest number if left out. Images without
             numbers in their names count from 1 in order.
-
-    Raises:
-        ValueError: If it holds no images, or their names do not say which frames they are.
     """
 
     def __init__(self, path: str | Path, *, first_frame: int | None = None) -> None:

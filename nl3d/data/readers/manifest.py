@@ -151,11 +151,7 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
 
 
 def require_manifest_frames(frames: Iterable[FrameNames]) -> None:
-    """Refuse the first frame of a table that does not exist, with few reads of each folder.
-
-    Raises:
-        FileNotFoundError: If an image or its folder is missing.
-    """
+    """Refuse the first frame of a table that does not exist, with few reads of each folder."""
     listed: dict[str, list[str]] = {}
     waiting = 0
     for names in frames:

@@ -30,9 +30,6 @@ def draw_splits(people: Sequence[str], seed: int, *, num_splits: int = 10) -> li
         seed: Seed of the random numbers.
         num_splits: Number of splits.
 
-    Raises:
-        ValueError: If there are fewer than two people, or one twice.
-
     Example:
         >>> split = draw_splits(["ann", "bob", "cy", "di"], seed=0)[0]
         >>> len(split.train), len(split.test), set(split.train) & set(split.test)
@@ -59,12 +56,7 @@ def save_splits(path: str | Path, splits: Sequence[Split]) -> None:
 
 
 def load_splits(path: str | Path) -> list[Split]:
-    """Read splits from JSON, as :func:`save_splits` and torchreid write them.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no list of train and test names, or a person is in both halves.
-    """
+    """Read splits from JSON, as :func:`save_splits` and torchreid write them."""
     path = require_file(path, what="split file", remedy="give a seed to draw splits and save them")
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
@@ -113,11 +105,7 @@ def choose_splits(
 
 
 def drawn_splits(path: str | Path, people: Sequence[str], seed: int, *, num_splits: int = 10) -> list[Split]:
-    """Read splits from a file, or draw them and write the file if there is none.
-
-    Raises:
-        ValueError: If the file holds other people.
-    """
+    """Read splits from a file, or draw them and write the file if there is none."""
     path = Path(path)
     if not path.is_file():
         save_splits(path, draw_splits(people, seed, num_splits=num_splits))

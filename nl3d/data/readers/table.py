@@ -22,10 +22,6 @@ class Table:
     Args:
         path: The file.
         what: Name of such a file in errors, such as ``"manifest"``.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the first line is not UTF-8 or names a column twice.
     """
 
     def __init__(self, path: str | Path, *, what: str) -> None:
@@ -40,11 +36,7 @@ class Table:
         return column in self.header
 
     def require(self, columns: Sequence[str]) -> None:
-        """Refuse a table without one of some columns; ``"a or b"`` requires one of two.
-
-        Raises:
-            ValueError: If a column is missing.
-        """
+        """Refuse a table without one of some columns; ``"a or b"`` requires one of two."""
         if all(any(name in self for name in column.split(" or ")) for column in columns):
             return
         found = ", ".join(map(repr, self.header)) or "none"
@@ -64,10 +56,6 @@ class Table:
             columns: The columns.
             filled: Those whose cells must not be empty.
             labels: Those whose cells are labels, see :func:`nl3d.data.labels.parse_label`, or empty.
-
-        Raises:
-            ValueError: If the table has no rows, or a line is not UTF-8, breaks the rules of CSV, has more cells than
-                the header, an empty cell that must be filled, or something else than a label.
         """
         width, line = len(self.header), 0
         places = [self.header.index(column) if column in self else width for column in columns]

@@ -53,10 +53,6 @@ def read_tracklet_folders(path: str | Path) -> list[Tracklet]:
 
     Args:
         path: The folder that holds one folder per tracklet.
-
-    Raises:
-        FileNotFoundError: If there is no such folder, or no image in the folder of a tracklet.
-        ValueError: If there are no folders, or an image is outside the folder of a tracklet.
     """
     path = require_folder(path, what="folder")
     if not is_utf8(str(path)):

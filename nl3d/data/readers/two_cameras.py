@@ -25,9 +25,6 @@ def list_people(folder: str | Path, *, what: str) -> list[str]:
 def person_number(name: str) -> int:
     """Return the pid, which is the number in the name of a person's folder.
 
-    Raises:
-        ValueError: If it is no such name.
-
     Example:
         >>> person_number("person017"), person_number("person_0017")
         (17, 17)
@@ -39,11 +36,7 @@ def person_number(name: str) -> int:
 
 
 def pick_split(splits: Sequence[Split], split: int) -> Split:
-    """Return one of the splits.
-
-    Raises:
-        ValueError: If there is no split of that number.
-    """
+    """Return one of the splits."""
     if not 0 <= split < len(splits):
         raise ValueError(f"split must be from 0 to {len(splits) - 1}, got {split}")
     return splits[split]
@@ -60,10 +53,6 @@ def two_camera_dataset(
         splits: The random halves.
         split: Number of the split.
         protocol: Origin of the splits.
-
-    Raises:
-        FileNotFoundError: If a person has no folder under one of the cameras, or no frames in it.
-        ValueError: If there is no such split.
     """
     chosen = pick_split(splits, split)
 

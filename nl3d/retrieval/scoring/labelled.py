@@ -164,10 +164,6 @@ def people_from_table(
         query: The queries.
         gallery: The gallery.
         alone: Whether both are of one file.
-
-    Raises:
-        FileNotFoundError: If there is no such table.
-        ValueError: If it cannot be read, or names no tracklet of one of the two.
     """
     table = read_labels(labels)
     if not table.has_parts and not alone:

@@ -45,10 +45,6 @@ def read_labels(source: Any, *, nobody: Collection[int] = (-1,)) -> LabelTable:
     Args:
         source: The table: a CSV or Parquet file, or a data frame; or a mapping from names of tracklets to people.
         nobody: Pids of junk and distractors, which no name gets as its number.
-
-    Raises:
-        FileNotFoundError: If there is no such table.
-        ValueError: If a column or a value is missing, or rows of one tracklet contradict each other.
     """
     if isinstance(source, Mapping):
         known = {name: person for name, person in source.items() if person is not None}

@@ -212,11 +212,7 @@ def is_index(path: Path) -> bool:
 
 
 def import_faiss() -> Any:
-    """Import FAISS, which is an extra.
-
-    Raises:
-        ModuleNotFoundError: If it is not installed.
-    """
+    """Import FAISS, which is an extra."""
     try:
         import faiss
     except ModuleNotFoundError as error:

@@ -34,9 +34,6 @@ def nearest(
         - query: ``(num_query, D)``
         - own: ``(num_query,)``
         - Output: distances, ascending, and rows, both ``(num_query, count)``
-
-    Raises:
-        ValueError: If squares of the vectors are not finite.
     """
     distances = query.new_full((len(query), count), torch.inf)
     rows = torch.full((len(query), count), -1, dtype=torch.int64)
