@@ -20,26 +20,6 @@ Settings: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
 """Keywords of the network, and of its preprocessing."""
 
 
-def keep_keys(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Move no key."""
-    return dict(tensors), {}
-
-
-def accept(tensors: Tensors) -> bool:
-    """Accept every file."""
-    return True
-
-
-def infer(checkpoint: ForeignCheckpoint) -> bool:
-    """Infer the family whenever it fits."""
-    return True
-
-
-def no_settings(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:
-    """Add no settings."""
-    return {}, {}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Checkpoints of one project: their keys, and what shapes cannot reveal of their networks.
@@ -70,15 +50,15 @@ class Family:
     required_keys: tuple[str, ...]
     excluded_keys: tuple[str, ...] = ()
     rank: Literal[4, 5] | None = None
-    match: Callable[[Tensors], bool] = accept
-    infer_if: Callable[[ForeignCheckpoint], bool] = infer
+    match: Callable[[Tensors], bool] = lambda tensors: True
+    infer_if: Callable[[ForeignCheckpoint], bool] = lambda checkpoint: True
     requires_explicit_family: bool = False
     ambiguous_with: str = ""
     rules: Rules
     biased: tuple[str, ...] = ()
-    prepare: Callable[[Tensors], tuple[dict[str, Tensor], dict[str, Any]]] = keep_keys
+    prepare: Callable[[Tensors], tuple[dict[str, Tensor], dict[str, Any]]] = lambda tensors: (dict(tensors), {})
     network: Mapping[str, Any] = field(default_factory=dict)
-    finalize: Callable[[Tensors, ForeignCheckpoint], Settings] = no_settings
+    finalize: Callable[[Tensors, ForeignCheckpoint], Settings] = lambda tensors, checkpoint: ({}, {})
     is_reid: bool = False
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     url: str = ""
@@ -177,6 +157,15 @@ def resnet_rules(prefix: str = "") -> Rules:
     )
 
 
+def stages_from_2(*rules: tuple[str, str]) -> Rules:
+    """Rules of a project that counts the stages from 2: ``#`` is a stage's number, in the replacement ours."""
+    return tuple(
+        (pattern.replace("#", str(layer + 1)), replacement.replace("#", str(layer)))
+        for layer in range(1, 5)
+        for pattern, replacement in rules
+    )
+
+
 def has_kernel(tensors: Tensors, pattern: str, *, spatial: bool) -> bool:
     """Whether a kernel of matching name spans time, and besides covers space (3x3) or does not (1x1)."""
     compiled = re.compile(pattern)
@@ -200,9 +189,7 @@ def blocks_of(tensors: Tensors, pattern: str) -> dict[int, list[int]]:
 def place_after_last_blocks(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     """Move non-local blocks stored beside the stages, as ``NL_2.0``, after the last residual blocks of each stage.
 
-    Args:
-        tensors: Tensors under the file's keys.
-        prefix: Pattern of what precedes ``layer1`` and ``NL_1``.
+    ``prefix`` is the pattern of what precedes ``layer1`` and ``NL_1``.
     """
     counts = {stage: len(blocks) for stage, blocks in blocks_of(tensors, rf"{prefix}layer(\d)\.(\d+)\.").items()}
     beside = {stage: len(blocks) for stage, blocks in blocks_of(tensors, rf"{prefix}NL_(\d)\.(\d+)\.").items()}
@@ -215,9 +202,9 @@ def place_after_last_blocks(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return moved
 
 
-NON_LOCAL_RULES: Rules = (
+NON_LOCAL_OUTPUT_RULES: Rules = (
     (r"(layer[1-4]\.non_local\d+\.)W\.0\.(weight|bias)", r"\1w_z.\2"),
     (r"(layer[1-4]\.non_local\d+\.)W\.1\.(\w+)", r"\1bn.\2"),
-    (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g)\.\w+)", r"\1"),
 )
+NON_LOCAL_RULES: Rules = (*NON_LOCAL_OUTPUT_RULES, (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g)\.\w+)", r"\1"))
 """Rules of blocks whose output layers are called ``W.0`` and ``W.1``."""

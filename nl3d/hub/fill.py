@@ -93,6 +93,14 @@ def new_modules(model: nn.Module) -> tuple[str, ...]:
     return (*names, *(f"{name}.classifier" for name, module in model.named_modules() if isinstance(module, heads)))
 
 
+def without_other_classifier(tensors: Mapping[str, Tensor], num_classes: int) -> Mapping[str, Tensor]:
+    """Tensors of a network's own file, without its classifier if that has another number of classes."""
+    classifier = tensors.get("head.classifier.weight")
+    if classifier is None or len(classifier) == num_classes:
+        return tensors
+    return {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
+
+
 def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, new: Collection[str] = ()) -> None:
     """Assign tensors to a network built under ``torch.device("meta")``, and initialise only what they leave new.
 

@@ -14,7 +14,14 @@ from torch import nn
 
 from nl3d.files import replacing, write_safetensors
 from nl3d.hub.fetch import fetch
-from nl3d.hub.fill import fill_model, new_modules, on_meta, read_metadata, read_safetensors
+from nl3d.hub.fill import (
+    fill_model,
+    new_modules,
+    on_meta,
+    read_metadata,
+    read_safetensors,
+    without_other_classifier,
+)
 from nl3d.layers.shapes import check_range
 
 WEIGHTS_FILE = "model.safetensors"
@@ -178,9 +185,8 @@ class PretrainedMixin(
         with on_meta() if cls._builds_on_meta else nullcontext():
             model = cls(**{**{key: value for key, value in config.items() if key in known}, **options})
         network = cast(Any, model)
-        tensors = read_safetensors(weights_path, copy=Path(source).is_dir())
-        if config.get("num_classes") != network.num_classes:
-            tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
+        saved = read_safetensors(weights_path, copy=Path(source).is_dir())
+        tensors = without_other_classifier(saved, network.num_classes)
         fill_model(network, tensors, new=[name for name in new_modules(network) if name.endswith(".classifier")])
         network.pretrained_cfg.update(clip_description(config))
         if (device := torch.get_default_device()).type != "cpu":

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from nl3d.metrics.distance import DistanceRows, Metric
-from nl3d.metrics.ragged import expand_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def _average_over(vectors: _Vectors, nearest: Tensor) -> _Vectors:
     counts, members, values = [], [], []
     for start, stop in _chunks(total, count * int(vectors.counts.max())):
         sources = nearest[start:stop].flatten()
-        source, place = expand_ranges(vectors.starts[sources], vectors.counts[sources])
+        source, place = _expand_ranges(vectors.starts[sources], vectors.counts[sources])
         keys, order = ((source // count) * total + vectors.members[place]).sort(stable=True)
         distinct, where = keys.unique_consecutive(return_inverse=True)
         summed = vectors.values.new_zeros(len(distinct)).index_add_(0, where, vectors.values[place][order])
@@ -166,9 +165,9 @@ class _Overlap:
         self.columns = _Vectors(column_counts, holders[by_column], vectors.values[split:][by_column])
 
     def __call__(self, start: int, stop: int) -> Tensor:
-        row, entry = expand_ranges(self.vectors.starts[start:stop], self.vectors.counts[start:stop])
+        row, entry = _expand_ranges(self.vectors.starts[start:stop], self.vectors.counts[start:stop])
         column = self.vectors.members[entry]
-        pair, place = expand_ranges(self.columns.starts[column], self.columns.counts[column])
+        pair, place = _expand_ranges(self.columns.starts[column], self.columns.counts[column])
         smaller = torch.minimum(self.vectors.values[entry][pair], self.columns.values[place])
         shared = smaller.new_zeros((stop - start) * self.num_gallery)
         shared.index_add_(0, row[pair] * self.num_gallery + self.columns.members[place], smaller)
@@ -179,3 +178,16 @@ def _chunks(total: int, cost: int) -> list[tuple[int, int]]:
     """Ranges of rows whose work, ``cost`` elements a row, fits in a few ten MiB."""
     size = max(1, 2**23 // max(1, cost))
     return [(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def _expand_ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Spell out the ranges ``starts[i] ... starts[i] + lengths[i] - 1``.
+
+    Shape:
+        - starts, lengths: ``(N,)``
+        - Output: for every element which range it is of, and its value, each ``(lengths.sum(),)``
+    """
+    ends = lengths.cumsum(0)
+    total = int(lengths.sum())
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths, output_size=total)
+    return owner, torch.arange(total, device=lengths.device) + (starts - ends + lengths)[owner]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,43 +41,12 @@ class PadShortcut(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """What the two blocks share: the shortcut, and the last activation."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(
-        self, in_channels: int, width: int, *, stride: tuple[int, int, int], shortcut: Shortcut, norm_eps: float
-    ) -> None:
-        super().__init__()
-        out_channels = width * self.expansion
-        self.out_channels = out_channels
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module | None = None
-        if stride != (1, 1, 1) or in_channels != out_channels:
-            if shortcut == "pad":
-                self.downsample = PadShortcut(out_channels, stride)
-            else:
-                self.downsample = nn.Sequential(
-                    conv1x1(in_channels, out_channels, stride), nn.BatchNorm3d(out_channels, eps=norm_eps)
-                )
-
-    def residual(self, x: Tensor) -> Tensor:
-        raise AssertionError("each block defines its residual")
-
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.residual(x) + shortcut)
-
-
-class BasicBlock3d(_ResidualBlock):
-    """Two 3x3 convolutions; the layout says which have a temporal kernel.
-
-    Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1, Fig. 3(c, d), on the basic block of ResNet-18 and -34.
+    """Two convolutions of a layout, the shortcut, and the last activation.
 
     Args:
         in_channels: Channels of the feature map.
-        width: Channels of the block.
-        stride: Stride ``(t, h, w)`` of the first convolution.
+        width: Channels of both convolutions; ``expansion`` times as many leave the block.
+        stride: Stride ``(t, h, w)``; a bottleneck strides space in its 3x3, time where the temporal kernel is.
         layout: Name of a :class:`~nl3d.models.layouts.Layout`.
         time_kernel: Frames that a temporal kernel spans, odd.
         time_padding: ``"zeros"`` or ``"replicate"``.
@@ -86,8 +55,10 @@ class BasicBlock3d(_ResidualBlock):
 
     Shape:
         - Input: ``(B, in_channels, T, H, W)``
-        - Output: ``(B, width, ceil(T / t), ceil(H / h), ceil(W / w))``
+        - Output: ``(B, expansion * width, ceil(T / t), ceil(H / h), ceil(W / w))``
     """
+
+    expansion: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -101,9 +72,24 @@ class BasicBlock3d(_ResidualBlock):
         shortcut: Shortcut = "conv",
         norm_eps: float = 1e-5,
     ) -> None:
-        super().__init__(in_channels, width, stride=stride, shortcut=shortcut, norm_eps=norm_eps)
+        super().__init__()
+        self.out_channels = out_channels = width * self.expansion
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if stride != (1, 1, 1) or in_channels != out_channels:
+            if shortcut == "pad":
+                self.downsample = PadShortcut(out_channels, stride)
+            else:
+                self.downsample = nn.Sequential(
+                    conv1x1(in_channels, out_channels, stride), nn.BatchNorm3d(out_channels, eps=norm_eps)
+                )
         first, second = find_layout(layout).convolutions(
-            in_channels, width, bottleneck=False, stride=stride, time_kernel=time_kernel, padding=time_padding
+            in_channels,
+            width,
+            bottleneck=self.expansion > 1,
+            stride=stride,
+            time_kernel=time_kernel,
+            padding=time_padding,
         )
         self.conv1 = first
         self.bn1 = nn.BatchNorm3d(width, eps=norm_eps)
@@ -114,53 +100,30 @@ class BasicBlock3d(_ResidualBlock):
         x = self.relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(x))
 
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.residual(x) + shortcut)
+
+
+class BasicBlock3d(_ResidualBlock):
+    """Two 3x3 convolutions; the layout says which have a temporal kernel.
+
+    Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1, Fig. 3(c, d), on the basic block of ResNet-18 and -34.
+    """
+
 
 class Bottleneck3d(_ResidualBlock):
     """1x1, 3x3, 1x1; the layout says which of the first two has a temporal kernel.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1, Fig. 3(c, d).
-
-    Args:
-        in_channels: Channels of the feature map.
-        width: Channels inside of the block; four times as many leave it.
-        stride: Stride ``(t, h, w)``: in space on the 3x3, in time on the convolution with the temporal kernel.
-        layout: Name of a :class:`~nl3d.models.layouts.Layout`.
-        time_kernel: Frames that the temporal kernel spans, odd.
-        time_padding: ``"zeros"`` or ``"replicate"``.
-        shortcut: ``"conv"`` or ``"pad"``, where the shape changes.
-        norm_eps: Epsilon of the batch norms.
-
-    Shape:
-        - Input: ``(B, in_channels, T, H, W)``
-        - Output: ``(B, 4 * width, ceil(T / t), ceil(H / h), ceil(W / w))``
     """
 
     expansion: ClassVar[int] = 4
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int,
-        *,
-        stride: tuple[int, int, int] = (1, 1, 1),
-        layout: str = "separable",
-        time_kernel: int = 3,
-        time_padding: TimePadding = "zeros",
-        shortcut: Shortcut = "conv",
-        norm_eps: float = 1e-5,
-    ) -> None:
-        super().__init__(in_channels, width, stride=stride, shortcut=shortcut, norm_eps=norm_eps)
-        first, second = find_layout(layout).convolutions(
-            in_channels, width, bottleneck=True, stride=stride, time_kernel=time_kernel, padding=time_padding
-        )
-        self.conv1 = first
-        self.bn1 = nn.BatchNorm3d(width, eps=norm_eps)
-        self.conv2 = second
-        self.bn2 = nn.BatchNorm3d(width, eps=norm_eps)
+    def __init__(self, in_channels: int, width: int, *, norm_eps: float = 1e-5, **options: Any) -> None:
+        super().__init__(in_channels, width, norm_eps=norm_eps, **options)
         self.conv3 = conv1x1(width, self.out_channels)
         self.bn3 = nn.BatchNorm3d(self.out_channels, eps=norm_eps)
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.bn3(self.conv3(x))
+        return self.bn3(self.conv3(self.relu(super().residual(x))))

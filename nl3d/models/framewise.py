@@ -125,10 +125,7 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
         aggregation: ``"mean"`` or ``"max"`` over time, ``"rnn"`` or ``"attention"``.
         in_channels: Channels of the clips.
         rnn_channels: Width of the recurrent state.
-        embedding_dim: As for :class:`~nl3d.ReIDHead`.
-        num_classes: As for :class:`~nl3d.ReIDHead`.
-        negative_slope: As for :class:`~nl3d.ReIDHead`.
-        dropout: As for :class:`~nl3d.ReIDHead`.
+        embedding_dim: As for :class:`~nl3d.ReIDHead`, and so are the last three.
 
     Shape:
         - Input: RGB clips ``(B, in_channels, T, H, W)``

@@ -84,7 +84,7 @@ class InflatedReID(ReIDNetwork, PretrainedMixin):
             time_padding=time_padding,
             time_stride=time_stride or 1,
             where=where,
-            share=True,  # nobody else has the image network
+            share=True,  # the image network is used here alone
         )
         network: Any = inflate(timm.create_model(backbone, num_classes=0, **(backbone_options or {})))
         if non_local:

@@ -14,7 +14,7 @@ from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d
 from nl3d.layers.separable import SeparableConv3d
-from nl3d.layers.shapes import check_clips, to_3tuple
+from nl3d.layers.shapes import check_clips
 from nl3d.layers.time_padding import time_padded_conv3d
 from nl3d.models.blocks import BasicBlock3d, Bottleneck3d
 from nl3d.models.options import KEYWORDS, STAGES, HeadOptions, ResNet3dOptions
@@ -115,10 +115,8 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
         self.pretrained_cfg: dict[str, Any] = dict(IMAGENET_CFG)
 
         stem, width = options.stem, options.base_width
-        strides, kernel, pool_strides, padding = (
-            to_3tuple(getattr(stem, name), name=name, minimum=0)
-            for name in ("stride", "pool_kernel", "pool_stride", "pool_padding")
-        )
+        sizes: Any = stem.stride, stem.pool_kernel, stem.pool_stride, stem.pool_padding  # each (t, h, w) since checked
+        strides, kernel, pool_strides, padding = sizes
         time_kernel = options.stem_time_kernel()
         self.conv1 = time_padded_conv3d(
             options.in_channels,
@@ -228,10 +226,8 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
         name = FACTORIES.get((self.options.block, tuple(self.options.block_counts)))
         if name is None:
             return "resnet3d", ()
-        return (f"{name}_nl" if any((self.options.non_local.places or {}).values()) else name), (
-            "block",
-            "block_counts",
-        )
+        has_blocks = any((self.options.non_local.places or {}).values())
+        return f"{name}_nl" if has_blocks else name, ("block", "block_counts")
 
 
 def _build_head(channels: int, options: HeadOptions) -> ReIDHead | BNNeckHead | LinearHead:

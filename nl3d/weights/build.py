@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nl3d.convert.checkpoint import convert_checkpoint
 from nl3d.convert.read import read_checkpoint
-from nl3d.hub.fill import fill_model, new_modules, on_meta
+from nl3d.hub.fill import fill_model, new_modules, on_meta, without_other_classifier
 from nl3d.hub.pretrained import PretrainedMixin
 from nl3d.inflate.state_dict import inflate_state_dict
 from nl3d.layers.head import LinearHead
@@ -26,36 +26,26 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def build_resnet3d(
-    name: str,
-    weights: Weights,
-    num_classes: int,
-    options: Mapping[str, Any],
-    **architecture: Any,
+    name: str, weights: Weights, num_classes: int, options: Mapping[str, Any], **architecture: Any
 ) -> ResNet3d:
     """Build a 3D ResNet; ``options`` win over what the weights were saved with, and that over ``architecture``."""
     _refuse_fixed(name, options, architecture.keys() - {"non_local"})
     if weights is None:
         return _described(ResNet3d(**{**architecture, **options}, num_classes=num_classes), name, {})
-    checkpoint = weights if isinstance(weights, Checkpoint | ForeignFile) else open_weights(name, os.fspath(weights))
+    checkpoint = _opened(name, weights)
     if isinstance(checkpoint, ForeignFile):
         return _described(_converted(name, checkpoint, num_classes, options, architecture), name, checkpoint.cfg)
     saved = _saved_options(name, ResNet3d, checkpoint, architecture)
     with on_meta():
         model = ResNet3d(**{**architecture, **saved, **options}, num_classes=num_classes)
     if architecture and "non_local" not in (*architecture, *options) and checkpoint.config.get("non_local"):
-        raise ValueError(
-            f"weights {checkpoint.source!r} hold non-local blocks, which {name} has none of; use {name}_nl"
-        )
+        raise _with_blocks(name, checkpoint.source)
     fill_model(model, _fitting(checkpoint.tensors, model), new=new_modules(model))
     return _described(_ready(model), name, checkpoint.cfg)
 
 
 def build_framewise(
-    name: str,
-    weights: Weights,
-    num_classes: int,
-    options: Mapping[str, Any],
-    **architecture: Any,
+    name: str, weights: Weights, num_classes: int, options: Mapping[str, Any], **architecture: Any
 ) -> FramewiseNet:
     """Build an image network with an aggregation over time; the weights are the image network's, all of them."""
     from nl3d.models.framewise import FramewiseNet  # brings timm, which the 3D networks do without
@@ -63,7 +53,7 @@ def build_framewise(
     _refuse_fixed(name, options, architecture.keys())
     if weights is None:
         return _described(FramewiseNet(**architecture, **options, num_classes=num_classes), name, {})
-    checkpoint = weights if isinstance(weights, Checkpoint | ForeignFile) else open_weights(name, os.fspath(weights))
+    checkpoint = _opened(name, weights)
     if isinstance(checkpoint, ForeignFile):
         raise ValueError(
             f"weights of {name} must be an image network's in timm's names, or its own, got {checkpoint.source!r}"
@@ -73,7 +63,7 @@ def build_framewise(
         model = FramewiseNet(**{**architecture, **saved, **options}, num_classes=num_classes)
     own = any(key.startswith("backbone.") for key in checkpoint.tensors)  # written from this very network
     tensors = (
-        _without_other_classifier(checkpoint.tensors, num_classes)
+        without_other_classifier(checkpoint.tensors, num_classes)
         if own
         else {f"backbone.{key}": tensor for key, tensor in checkpoint.tensors.items() if not key.startswith("fc.")}
     )
@@ -81,10 +71,14 @@ def build_framewise(
     return _described(_ready(model), name, checkpoint.cfg)
 
 
+def _opened(name: str, weights: str | os.PathLike[str] | Checkpoint | ForeignFile) -> Checkpoint | ForeignFile:
+    return weights if isinstance(weights, Checkpoint | ForeignFile) else open_weights(name, os.fspath(weights))
+
+
 def _converted(
     name: str, file: ForeignFile, num_classes: int, options: Mapping[str, Any], architecture: Mapping[str, Any]
 ) -> ResNet3d:
-    """Convert another project's file; it decides what the call does not, and an image network's is inflated as always."""
+    """Convert another project's file, which decides what the call does not; image networks are inflated."""
     checkpoint = read_checkpoint(file.path)
     chosen = dict(options)
     if not any(tensor.ndim == 5 for tensor in checkpoint.tensors.values()):
@@ -115,14 +109,7 @@ def _fitting(tensors: Mapping[str, Tensor], model: ResNet3d) -> Mapping[str, Ten
         classifier = tensors.get("fc.weight")
         keep = isinstance(model.head, LinearHead) and classifier is not None and len(classifier) == model.num_classes
         return inflate_state_dict(tensors, model, keep_classifier=keep)
-    return _without_other_classifier(tensors, model.num_classes)
-
-
-def _without_other_classifier(tensors: Mapping[str, Tensor], num_classes: int) -> Mapping[str, Tensor]:
-    classifier = tensors.get("head.classifier.weight")
-    if classifier is None or len(classifier) == num_classes:
-        return tensors
-    return {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
+    return without_other_classifier(tensors, model.num_classes)
 
 
 def _saved_options(

@@ -6,23 +6,18 @@ import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from nl3d.data.clips.processor import ClipProcessor
 from nl3d.hub.fetch import fetch
-from nl3d.hub.fill import fill_model, new_modules, read_safetensors
+from nl3d.hub.fill import fill_model, new_modules, read_safetensors, without_other_classifier
 from nl3d.inflate import Inflate2dTo3d
-from nl3d.inflate.kernels import KernelInit
-from nl3d.layers.time_padding import TimePadding
 from nl3d.models.inflated import CLIP_CFG, InflatedReID
 from nl3d.weights.open import INFLATED_PREFIX, Checkpoint, open_own_weights, spec_cfg
 from nl3d.weights.packaged import packaged_spec, read_packaged
 from nl3d.weights.records import WEIGHTS
-
-if TYPE_CHECKING:
-    from nl3d.inflate.convert import Where
 
 
 def inflated(
@@ -30,11 +25,6 @@ def inflated(
     weights: str | None = None,
     *,
     time_kernel: int = 3,
-    init: KernelInit = "average",
-    separable: bool = False,
-    time_padding: TimePadding = "zeros",
-    time_stride: Mapping[str, int] | None = None,
-    where: Where | None = None,
     **options: Any,
 ) -> Any:
     """Build an image network of timm and inflate it; it keeps the methods and the ``pretrained_cfg`` it had.
@@ -46,14 +36,9 @@ def inflated(
         weights: ``None`` for random ones; ``"imagenet"`` for timm's default ones, or another of timm's tags for this
             name; ``"imagenet-lite0"`` for ``"tf_efficientnet_lite0"``, from an installed package;
             ``"hf-hub:org/name[@revision]"``; or a safetensors file, of the image network or of the inflated one.
-        time_kernel: As for :class:`~nl3d.Inflate2dTo3d`, and so are the next five.
-        init: See there.
-        separable: See there.
-        time_padding: See there.
-        time_stride: See there.
-        where: See there.
-        options: Any option of :func:`timm.create_model`, such as ``num_classes``, ``in_chans``, ``drop_path_rate`` or
-            ``features_only=True``.
+        time_kernel: As for :class:`~nl3d.Inflate2dTo3d`.
+        options: Any other keyword of :class:`~nl3d.Inflate2dTo3d`, or any option of :func:`timm.create_model`, such as
+            ``num_classes``, ``in_chans``, ``drop_path_rate`` or ``features_only=True``.
 
     Shape:
         - Input: ``(B, C, T, H, W)``
@@ -70,15 +55,8 @@ def inflated(
         >>> model(torch.rand(2, 3, 4, 64, 32)).shape
         torch.Size([2, 5])
     """
-    inflate = Inflate2dTo3d(
-        time_kernel,
-        init=init,
-        separable=separable,
-        time_padding=time_padding,
-        time_stride=time_stride or 1,
-        where=where,
-        share=True,  # nobody else has the image network
-    )
+    inflation = {key: options.pop(key) for key in _INFLATION if key in options}
+    inflate = Inflate2dTo3d(time_kernel, **{**inflation, "share": True})  # the image network is used here alone
     network, tensors = _image_network(name, weights, options)
     video = inflate(network)
     if tensors is not None:
@@ -89,7 +67,7 @@ def inflated(
     return video if weights is None else video.eval()
 
 
-_INFLATION = inspect.signature(inflated).parameters.keys()
+_INFLATION = inspect.signature(Inflate2dTo3d).parameters.keys()
 
 
 def reid_model(
@@ -131,12 +109,12 @@ def reid_model(
     backbone_options = {key: value for key, value in options.items() if key not in known}
     model = InflatedReID(name, num_classes=num_classes, backbone_options=backbone_options or None, **own)
     if isinstance(saved, Checkpoint):
-        fill_inflated(model, saved.tensors)
+        _fill_inflated(model, saved.tensors)
         model.pretrained_cfg.update(saved.cfg)
     elif isinstance(weights, str):
         tensors = read_safetensors(Path(weights), copy=True) if Path(weights).is_file() else {}
         if any(key.startswith("backbone.") for key in tensors):
-            fill_inflated(model, tensors)
+            _fill_inflated(model, tensors)
         else:
             inflation = {key: value for key, value in own.items() if key in _INFLATION}
             backbone = inflated(name, weights, num_classes=0, **inflation, **backbone_options)
@@ -147,11 +125,9 @@ def reid_model(
     return model if weights is None else model.eval()
 
 
-def fill_inflated(model: InflatedReID, tensors: Mapping[str, Tensor]) -> None:
+def _fill_inflated(model: InflatedReID, tensors: Mapping[str, Tensor]) -> None:
     """Fill an inflated network from a file of its own kind; another number of classes leaves the classifier new."""
-    classifier = tensors.get("head.classifier.weight")
-    if classifier is not None and len(classifier) != model.num_classes:
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.classifier.")}
+    tensors = without_other_classifier(tensors, model.num_classes)
     fill_model(model, tensors, new=[name for name in new_modules(model) if name.endswith(".classifier")])
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nl3d import from_checkpoint
-from nl3d.convert.low_rank import separate_kernel
+from nl3d.convert.layout import separate_kernel
 from nl3d.models.resnet3d import ResNet3d
 from tests.convert.foreign import fixture, published, scramble, to_flat
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nl3d.convert.families.blobs import BLOB, BLOB_RULES, blob_is_deep, blob_is_slow
+from nl3d.convert.families.blobs import BLOB, BLOB_RULES
 from nl3d.convert.family import (
     BLOCK_OUTPUT,
     FLAT_BLOCK,
@@ -18,10 +18,12 @@ from nl3d.convert.read import ForeignCheckpoint
 
 
 def _match_nonlocal_net(tensors: Tensors) -> bool:
-    """Not a Slow network, nor 101 layers with blocks after 1, 3 and 5: those are PySlowFast's."""
+    """Accept no Slow network, nor 101 layers with blocks after 1, 3 and 5: those are PySlowFast's."""
     if has_kernel(tensors, FLAT_BLOCK, spatial=True) or has_kernel(tensors, r"layer.*conv2\.weight", spatial=True):
         return False
-    return not (blob_is_slow(tensors) or (blob_is_deep(tensors) and holds(tensors, r"nonlocal_conv4_[135]_.*")))
+    early = has_kernel(tensors, r"conv1_w", spatial=True) or has_kernel(tensors, r"res[23]_.*_w", spatial=False)
+    slow = not early and has_kernel(tensors, r"res[45]_.*_w", spatial=False)
+    return not (slow or ("res4_22_branch2a_w" in tensors and holds(tensors, r"nonlocal_conv4_[135]_.*")))
 
 
 def _finalize_nonlocal_net(tensors: Tensors, checkpoint: ForeignCheckpoint) -> Settings:

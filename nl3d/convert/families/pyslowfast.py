@@ -8,33 +8,33 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from nl3d.convert.families.blobs import BLOB, BLOB_RULES
-from nl3d.convert.family import BLOCK_OUTPUT, KINETICS, Family, Rules, Settings, Tensors, has_kernel, holds
+from nl3d.convert.family import (
+    BLOCK_OUTPUT,
+    KINETICS,
+    Family,
+    Rules,
+    Settings,
+    Tensors,
+    has_kernel,
+    holds,
+    stages_from_2,
+)
 from nl3d.convert.read import ForeignCheckpoint
+
+_RES = r"s#\.pathway0_res(\d+)\."
+_NON_LOCAL = r"s#\.pathway0_nonlocal(\d+)\."
 
 PYSLOWFAST_RULES: Rules = (
     (r"s1\.pathway0_stem\.conv\.weight", "conv1.weight"),
     (r"s1\.pathway0_stem\.bn\.(\w+)", r"bn1.\1"),
-    *(
-        rule
-        for layer in range(1, 5)
-        for rule in (
-            *(
-                (rf"s{layer + 1}\.pathway0_res(\d+)\.branch2\.{x}\.weight", rf"layer{layer}.\1.conv{n}.weight")
-                for n, x in enumerate("abc", 1)
-            ),
-            *(
-                (rf"s{layer + 1}\.pathway0_res(\d+)\.branch2\.{x}_bn\.(\w+)", rf"layer{layer}.\1.bn{n}.\2")
-                for n, x in enumerate("abc", 1)
-            ),
-            (rf"s{layer + 1}\.pathway0_res(\d+)\.branch1\.weight", rf"layer{layer}.\1.downsample.0.weight"),
-            (rf"s{layer + 1}\.pathway0_res(\d+)\.branch1_bn\.(\w+)", rf"layer{layer}.\1.downsample.1.\2"),
-            (
-                rf"s{layer + 1}\.pathway0_nonlocal(\d+)\.conv_(theta|phi|g)\.(\w+)",
-                rf"layer{layer}.non_local\1.\2.\3",
-            ),
-            (rf"s{layer + 1}\.pathway0_nonlocal(\d+)\.conv_out\.(\w+)", rf"layer{layer}.non_local\1.w_z.\2"),
-            (rf"s{layer + 1}\.pathway0_nonlocal(\d+)\.(?:bn|norm)\.(\w+)", rf"layer{layer}.non_local\1.bn.\2"),
-        )
+    *stages_from_2(
+        *((rf"{_RES}branch2\.{x}\.weight", rf"layer#.\1.conv{n}.weight") for n, x in enumerate("abc", 1)),
+        *((rf"{_RES}branch2\.{x}_bn\.(\w+)", rf"layer#.\1.bn{n}.\2") for n, x in enumerate("abc", 1)),
+        (rf"{_RES}branch1\.weight", r"layer#.\1.downsample.0.weight"),
+        (rf"{_RES}branch1_bn\.(\w+)", r"layer#.\1.downsample.1.\2"),
+        (rf"{_NON_LOCAL}conv_(theta|phi|g)\.(\w+)", r"layer#.non_local\1.\2.\3"),
+        (rf"{_NON_LOCAL}conv_out\.(\w+)", r"layer#.non_local\1.w_z.\2"),
+        (rf"{_NON_LOCAL}(?:bn|norm)\.(\w+)", r"layer#.non_local\1.bn.\2"),
     ),
     (r"head\.projection\.(weight|bias)", r"head.classifier.\1"),
 )
