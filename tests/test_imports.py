@@ -44,7 +44,7 @@ def imported_packages(path):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         for module in modules:
-            if module.startswith("nl3d.") and module != "nl3d._version":
+            if module.startswith("nl3d.") and module not in ("nl3d._version", "nl3d._lazy"):
                 yield module.split(".")[1]
 
 

@@ -93,9 +93,6 @@ def separate_kernel(weight: Tensor) -> tuple[Tensor, Tensor, float]:
     (output channel, space) by (input channel, time) has at most rank ``in_channels``; and any such matrix is composed
     by some pair. So the best pair is the matrix's truncated singular value decomposition.
 
-    Args:
-        weight: The full kernel.
-
     Shape:
         - ``weight``: ``(out_channels, in_channels, t, h, w)``
         - Output: ``(in_channels, in_channels, t, 1, 1)``, ``(out_channels, in_channels, 1, h, w)``, and the share of

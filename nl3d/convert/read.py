@@ -52,9 +52,6 @@ def read_checkpoint(source: str | Path | Mapping[str, Any]) -> ForeignCheckpoint
 
     The tensors are the caller's own: they share no memory with a mapped file or with the state dict that was given.
 
-    Args:
-        source: Path of the file, or a state dict, in a training checkpoint's wrapping or without.
-
     Example:
         >>> read_checkpoint({"state_dict": {"module.conv1.weight": torch.zeros(8, 3, 7, 7)}}).tensors.keys()
         dict_keys(['conv1.weight'])

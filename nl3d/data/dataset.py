@@ -69,8 +69,8 @@ class ReIDDataset:
         stray = next((t for t in self.train if not 0 <= _known(t.pid) < labels), None)
         if stray is not None:
             raise ValueError(f"train pids must go from 0 to {labels - 1}, one a label, got {stray.pid}")
-        nobody = {*self.junk_pids, *self.distractor_pids}
-        nameless = next((t for t in self.query if t.pid in nobody), None)
+        not_people = {*self.junk_pids, *self.distractor_pids}
+        nameless = next((t for t in self.query if t.pid in not_people), None)
         if nameless is not None:
             raise ValueError(f"query must hold people, but {nameless.name!r} has pid {nameless.pid}")
 
@@ -81,8 +81,12 @@ class ReIDDataset:
 
     def counts(self) -> dict[str, Counts]:
         """Count train, query and gallery. Junk and distractors count as tracklets and frames, not as people."""
-        nobody = {*self.junk_pids, *self.distractor_pids}  # but training pid 0 is a person
-        return {"train": count(self.train), "query": count(self.query, nobody), "gallery": count(self.gallery, nobody)}
+        not_people = {*self.junk_pids, *self.distractor_pids}  # but training pid 0 is a person
+        return {
+            "train": count(self.train),
+            "query": count(self.query, not_people),
+            "gallery": count(self.gallery, not_people),
+        }
 
     def evaluate_options(self) -> dict[str, Any]:
         """Arguments of :func:`nl3d.metrics.evaluate` by which it follows the protocol."""
@@ -124,22 +128,16 @@ def make_dataset(
 
     Rows of the part ``""`` are a test set without queries, as in MARS: all are the gallery, and the first tracklet of
     each person under each camera is a query too.
-
-    Args:
-        rows: Tracklets of the parts ``train``, ``query`` and ``gallery``, or ``""``.
-        name: Name of the data set.
-        junk_pids: Pids that every ranking leaves out.
-        distractor_pids: Pids that are wrong answers to every query.
     """
-    nobody = {*junk_pids, *distractor_pids}
-    people = number_labels((row.person for row in rows if row.part != "train"), {JUNK, DISTRACTOR, *nobody})
+    not_people = {*junk_pids, *distractor_pids}
+    people = number_labels((row.person for row in rows if row.part != "train"), {JUNK, DISTRACTOR, *not_people})
     classes = number_classes(row.person for row in rows if row.part == "train")
     cameras = number_labels(row.camera for row in rows)
     found: dict[str, list[Tracklet]] = {part: [] for part in ("", *PARTS)}
     for part, person, camera, title, frames in rows:
         pid = (classes if part == "train" else people)[person]
         found[part].append(Tracklet(frames, pid, cameras[camera], title, person=person, camera=camera))
-    firsts = {(t.pid, t.camid): t for t in reversed(found[""]) if t.pid not in nobody}
+    firsts = {(t.pid, t.camid): t for t in reversed(found[""]) if t.pid not in not_people}
     return ReIDDataset(
         name=name,
         protocol="one query of each person and camera, queries in the gallery" if found[""] else "parts",
@@ -152,10 +150,10 @@ def make_dataset(
     )
 
 
-def count(tracklets: Iterable[Tracklet], nobody: Collection[int] = ()) -> Counts:
+def count(tracklets: Iterable[Tracklet], not_people: Collection[int] = ()) -> Counts:
     """Count tracklets, people and frames."""
     tracklets = list(tracklets)
-    return Counts(len(tracklets), len({t.pid for t in tracklets}.difference(nobody)), sum(map(len, tracklets)))
+    return Counts(len(tracklets), len({t.pid for t in tracklets}.difference(not_people)), sum(map(len, tracklets)))
 
 
 def check_protocol(protocol: str) -> None:

@@ -32,9 +32,6 @@ def parse_label(text: str) -> str:
     number of digits. Every other label is a name and stays as it is, in Unicode's composed form. Names may look like
     ``1e3``, as parts of hashes do.
 
-    Args:
-        text: The label as it stands in a file.
-
     Raises:
         ValueError: If it is empty, stands for a missing value (such as ``nan``, ``None`` or ``NA``), is a number with a
             fraction, a float from 2**53 on, which has lost digits, or a number in other digits than 0 to 9, or is not

@@ -52,12 +52,8 @@ def on_meta() -> Iterator[None]:
 def read_safetensors(path: Path, *, copy: bool = False) -> dict[str, Tensor]:
     """Map the tensors of a safetensors file into memory, to be read as they are used.
 
-    The mapping is private: training on such tensors never changes the file.
-
-    Args:
-        path: The file.
-        copy: Whether to read it at once instead, for a file that somebody may write anew under the mapping; files in
-            the Hub's cache never change.
+    The mapping is private: training on such tensors never changes the file. With ``copy``, the file is read at once,
+    for files that another process may rewrite under the mapping; those in the Hub's cache never change.
     """
     if not path.is_file():
         raise FileNotFoundError(f"weights must name an existing file, got {str(path)!r}")
@@ -219,5 +215,5 @@ def _initialise(model: nn.Module, name: str) -> None:
 
 
 def _unset(like: Tensor) -> Tensor:
-    """Memory whose values nobody has set: NaN shows what an initialisation forgets."""
+    """Return memory without values: NaN shows what an initialisation forgets."""
     return torch.full(like.shape, torch.nan if like.is_floating_point() else 0, dtype=like.dtype, device="cpu")

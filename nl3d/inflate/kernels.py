@@ -13,15 +13,9 @@ KernelInit: TypeAlias = Literal["average", "center"]
 
 
 def inflate_kernel(weight: Tensor, time_kernel: int, *, init: KernelInit = "average") -> Tensor:
-    """Spread a 2D kernel over ``time_kernel`` planes.
+    """Spread a 2D kernel over ``time_kernel`` planes, or put it into the middle one between zeros (``"center"``).
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1: every plane is the 2D kernel divided by t.
-
-    Args:
-        weight: The 2D kernel.
-        time_kernel: Planes of the 3D one.
-        init: ``"average"``: every plane is 1/t of the kernel; ``"center"``: the middle plane is the kernel and the
-            others are zero.
 
     Shape:
         - ``weight``: ``(out_channels, in_channels / groups, h, w)``
@@ -42,13 +36,6 @@ def identity_taps(
     channels: int, time_kernel: int, *, groups: int = 1, init: KernelInit = "average", dtype: torch.dtype | None = None
 ) -> Tensor:
     """Temporal half of a separable kernel that, before the 2D kernel, gives what :func:`inflate_kernel` gives.
-
-    Args:
-        channels: Channels in and out.
-        time_kernel: Frames that it spans.
-        groups: Groups of the convolution.
-        init: As for :func:`inflate_kernel`.
-        dtype: Precision of the shares, torch's default if left out.
 
     Shape:
         - Output: ``(channels, channels / groups, time_kernel, 1, 1)``

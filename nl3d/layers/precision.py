@@ -23,9 +23,6 @@ def float32_on_small_maps(clips: Tensor) -> AbstractContextManager[Any]:
     Enter autocast first. The context does not see into TorchScript modules, nor into the backward pass: where gradient
     checkpointing recomputes a convolution that it has changed, PyTorch raises a ``CheckpointError``.
 
-    Args:
-        clips: Input of the network. Its device and dtype say, with autocast, whether anything is to be done.
-
     Example:
         >>> layer, images = torch.nn.Conv2d(128, 128, 3, stride=2, padding=1), torch.rand(1, 128, 4, 2)
         >>> with torch.autocast("cpu", torch.bfloat16), float32_on_small_maps(images):
@@ -65,14 +62,6 @@ def convolve(
     the kernel is larger than its input on some axis. On x86 CPUs with AMX, outputs of strided convolutions are wrong;
     on CPUs with AVX512_BF16 alone, gradients of the kernel. With a margin, every convolution whose kernel times stride
     covers an axis is computed in float32 and rounded, both under autocast and with bfloat16 weights.
-
-    Args:
-        function: :func:`torch.conv2d` or another convolution with the same first arguments.
-        input: Images or clips.
-        weight: As for ``function``, and so are the following.
-        bias: See there.
-        arguments: Stride, padding, dilation and so on, as for ``function``.
-        options: The same by keyword.
     """
     if not (_in_bfloat16(input) and _covers_an_axis(input, weight, *arguments[:3], **options)):
         return function(input, weight, bias, *arguments, **options)

@@ -18,10 +18,6 @@ class PadShortcut(nn.Module):
 
     Source: He et al. 2016, arXiv:1512.03385, option A; in Hara et al.'s 3D-ResNets "shortcut type A".
 
-    Args:
-        out_channels: Channels to fill up to.
-        stride: Stride ``(t, h, w)``.
-
     Shape:
         - Input: ``(B, C, T, H, W)``
         - Output: ``(B, out_channels, ceil(T / t), ceil(H / h), ceil(W / w))``

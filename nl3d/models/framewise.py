@@ -24,9 +24,6 @@ class TemporalPool(nn.Module):
 
     Source: Liao et al. 2018, arXiv:1807.05073, Fig. 1(A); the mean is also the baseline of Table 2.
 
-    Args:
-        kind: ``"mean"`` or ``"max"``.
-
     Shape:
         - Input: ``(B, C, T, H, W)``
         - Output: ``(B, C)``
@@ -53,10 +50,6 @@ class TemporalRNN(nn.Module):
     Source: Liao et al. 2018, arXiv:1807.05073, Fig. 1(B): "hidden state is used as the aggregated feature". The paper
     names no cell; Gao and Nevatia 2018, arXiv:1805.02104, whose comparison it follows, use an LSTM.
 
-    Args:
-        in_channels: Channels of a frame's vector.
-        hidden_channels: Width of the hidden state.
-
     Shape:
         - Input: ``(B, in_channels, T, H, W)``
         - Output: ``(B, hidden_channels)``
@@ -82,10 +75,6 @@ class TemporalAttention(nn.Module):
 
     Source: Liao et al. 2018, arXiv:1807.05073, Fig. 1(C): "spatial conv + FC is shown". The convolution is 3x3 and its
     response averaged over the frame, so that any H and W will do.
-
-    Args:
-        in_channels: Channels of the feature map.
-        hidden_channels: Channels between the two.
 
     Shape:
         - Input: ``(B, in_channels, T, H, W)``

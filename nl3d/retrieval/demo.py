@@ -49,12 +49,7 @@ class Demo:
 
 
 def run_demo(*, num_people: int = NUM_PEOPLE, progress: bool | None = None) -> Demo:
-    """Film walkers, embed them with the bundled network, and score it beside an untrained one and a colour histogram.
-
-    Args:
-        num_people: Walkers, each filmed by three of six cameras.
-        progress: Whether to show a progress bar; on a terminal, if left out.
-    """
+    """Film walkers, embed them with the bundled network, and score it beside an untrained one and a histogram."""
     world = WalkerWorld(
         seed=WORLD, num_identities=num_people, num_test=num_people, size=SIZE, difficulty=DIFFICULTY, alike=ALIKE
     )

@@ -41,12 +41,6 @@ class TrainBatches:
 
     Each draw of the sampler has a number in the whole training. Everything random about its clip comes from that number
     and the seed, so a step has the same batch whenever it is made, with any number of loader processes.
-
-    Args:
-        dataset: Data set; its training tracklets are drawn from.
-        config: Options of batches, clips and augmentation.
-        accelerator: Group of processes, and the device of the batches.
-        network: Network, whose processor normalises the clips.
     """
 
     def __init__(

@@ -13,10 +13,6 @@ class Board:
 
     Each CMC curve is a run of its own, with ranks for steps, so TensorBoard draws the curves of all evaluations into
     one plot and no plotting library is needed.
-
-    Args:
-        run: Folder of the run.
-        active: Whether to write at all; only one rank should.
     """
 
     def __init__(self, run: Path, *, active: bool = True) -> None:

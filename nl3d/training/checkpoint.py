@@ -35,13 +35,7 @@ _REMEDY = "remove it to train from the start"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; whenever the process is killed, the file at ``path`` is the old one or the new one.
-
-    Args:
-        path: File to write or replace.
-        tensors: Named tensors, on any device.
-        state: Plain data that JSON can hold.
-    """
+    """Write a checkpoint; whenever the process is killed, the file at ``path`` is the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:

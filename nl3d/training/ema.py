@@ -14,10 +14,6 @@ def averaged_model(network: nn.Module, decay: float) -> AveragedModel:
     The decay rises from 2 / 11 to its value as ``(1 + n) / (10 + n)`` at step ``n``, so that the initial weights are
     soon forgotten. Buffers that are no floating-point numbers are copied.
 
-    Args:
-        network: Network to average, already on its device.
-        decay: Share of the old average that each step keeps, at least 0 and below 1.
-
     Example:
         >>> network = torch.nn.Linear(1, 1, bias=False)
         >>> average = averaged_model(network, decay=0.5)

@@ -29,19 +29,14 @@ class Evaluation:
     """Embeds every tracklet of query and gallery once, as :func:`nl3d.embed` does, and scores the ranking.
 
     Tracklets are compared by the embedding, the layer before the classifier.
-
-    Args:
-        dataset: What to rank.
-        config: Clips, distance, rule for average precision.
-        accelerator: Where it runs; rank r embeds tracklets r, r + world_size, ...
     """
 
     def __init__(self, dataset: ReIDDataset, config: TrainingConfig, accelerator: Accelerator) -> None:
         if not dataset.query or not dataset.gallery:
             raise ValueError(f"dataset must have query and gallery to be evaluated on, but {dataset.name} lacks one")
         self.dataset, self.config, self.accelerator = dataset, config, accelerator
-        nobody = set(dataset.junk_pids)
-        gallery = [tracklet for tracklet in dataset.gallery if tracklet.pid not in nobody]  # junk is never ranked
+        not_people = set(dataset.junk_pids)
+        gallery = [tracklet for tracklet in dataset.gallery if tracklet.pid not in not_people]  # junk is never ranked
         places = {id(tracklet): place for place, tracklet in enumerate(_distinct((*dataset.query, *gallery)))}
         self.tracklets = _distinct((*dataset.query, *gallery))
         self.gallery = gallery

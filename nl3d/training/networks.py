@@ -63,9 +63,6 @@ def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
 def starting_options(weights: str) -> dict[str, Any]:
     """Return the options that weights bring along: their network and its clips; none for weights without a config.
 
-    Args:
-        weights: As :attr:`TrainingConfig.weights`.
-
     Example:
         >>> found = starting_options("bundled")
         >>> found["model"], found["num_frames"], (found["height"], found["width"])
@@ -162,9 +159,6 @@ def _small(config: TrainingConfig, weights: str | None, num_classes: int) -> Any
 
 class FrameTrunk(nn.Module):
     """A 3D ResNet without kernels in time as an image network, for :class:`~nl3d.models.framewise.FramewiseNet`.
-
-    Args:
-        network: The 3D ResNet; its head is dropped.
 
     Shape:
         - Input: ``(B, C, H, W)``

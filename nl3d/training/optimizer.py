@@ -31,10 +31,6 @@ def learning_rate(config: TrainingConfig, epoch: float) -> float:
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 4.2: 0.0003, "reducing it by exponential decay with decay rate
     0.001 at 150 epochs" of 300; read as the rule of Hermans et al. 2017, arXiv:1703.07737, which has this form.
 
-    Args:
-        config: Configuration of the run.
-        epoch: Time in epochs, from 0 to ``config.epochs``; 1.5 is the middle of the second epoch.
-
     Example:
         >>> from nl3d.training.config import recipe
         >>> [f"{learning_rate(recipe('paper'), epoch):.2e}" for epoch in (0, 150, 225, 300)]

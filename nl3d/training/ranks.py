@@ -134,12 +134,7 @@ class Heartbeat:
 
 @contextmanager
 def watched_ranks(accelerator: Accelerator, patience: float) -> Iterator[None]:
-    """Watch the other ranks of a run; without other ranks, do nothing.
-
-    Args:
-        accelerator: Group of processes.
-        patience: Seconds without an answer after which a rank is lost, and this process says so and ends.
-    """
+    """Watch the other ranks of a run; without other ranks, do nothing."""
     if accelerator.num_processes == 1:
         yield
         return

@@ -126,10 +126,6 @@ def compress(picture: torch.Tensor, quality: float) -> torch.Tensor:
     """Round the cosine coefficients of 8x8 blocks as JPEG does, those of colour more than those of brightness.
 
     The tables grow linearly with frequency instead of following the standard, and nothing is encoded.
-
-    Args:
-        picture: ``(T, 3, h, w)`` in [0, 1].
-        quality: From 5 to 95, as in JPEG.
     """
     quality = min(95.0, max(5.0, quality))
     factor = (50.0 / quality if quality < 50 else 2.0 - quality / 50.0) / 255.0

@@ -18,9 +18,6 @@ class Draws:
     Only the raw bits of Philox are used, which NumPy keeps stable across versions. Distributions are computed here,
     since NumPy may change its own.
 
-    Args:
-        key: Integers and strings that name the stream.
-
     Example:
         >>> Draws(7, "camera", 3).uniform() == Draws(7, "camera", 3).uniform()
         True

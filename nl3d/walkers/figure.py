@@ -29,15 +29,7 @@ class Place:
 
 
 def draw_person(canvas: Canvas, person: Identity, phase: np.ndarray, view: View, *, place: Place | None = None) -> None:
-    """Draw a walking person. Nearer parts hide farther ones, in any order of calls.
-
-    Args:
-        canvas: Frames to draw on.
-        person: The person.
-        phase: Phase of the left leg ``(T,)``, radians.
-        view: View of the camera.
-        place: Position, if the camera follows another person.
-    """
+    """Draw a walking person. Nearer parts hide farther ones, in any order of calls."""
     figure = _Figure(canvas, person, walk(person.build, person.gait, phase), view, place)
     figure.legs()
     figure.trunk()

@@ -21,12 +21,6 @@ def draw_scene(seed: int, camid: int, *, pitch: float, clutter: float) -> np.nda
     """Draw the street in front of a camera: uint8 ``(3, 4 m, 16 m)`` at 40 pixels per metre, wrapping around.
 
     Row 0 is 2 m above the middle of a walker. The more the camera looks down, the higher the ground ends.
-
-    Args:
-        seed: Seed of the world.
-        camid: Camera.
-        pitch: Angle by which it looks down, radians.
-        clutter: Contrast of the scene: 0 is plain grey, 1 a street in haze, 2 and more a street in the sun.
     """
     draws = Draws(seed, "scene", camid)
     metres = (np.arange(_HIGH) + 0.5) / PIXELS_PER_METRE - 2.0

@@ -13,13 +13,7 @@ Joints = dict[str, np.ndarray]
 
 
 def walk(build: Build, gait: Gait, phase: np.ndarray) -> Joints:
-    """Return the joints of a walker at each phase.
-
-    Args:
-        build: Body measures.
-        gait: Angles of the walk.
-        phase: Phase of the left leg in radians ``(T,)``, 2 pi per stride; at pi/2 the left leg is in front.
-    """
+    """Return the joints of a walker at each phase."""
     thigh, shin = 0.53 * build.leg, 0.47 * build.leg
     upper_arm, forearm = 0.54 * build.arm, 0.46 * build.arm
     zero = np.zeros_like(phase)

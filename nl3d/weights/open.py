@@ -92,9 +92,6 @@ def open_weights(model: str, weights: str, *, cache_dir: str | Path | None = Non
 def open_own_weights(weights: str) -> Checkpoint | None:
     """Open weights that name their own network: ``"bundled"``, ``"imagenet-lite0"``, a folder, a file or a repository.
 
-    Args:
-        weights: As for :func:`open_weights`, for any network.
-
     Returns:
         The checkpoint, with the name of its network in ``config["architecture"]``; ``None`` for other weights.
     """

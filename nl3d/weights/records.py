@@ -148,9 +148,6 @@ def find_spec(model: str, weights: str) -> WeightsSpec:
 def weights_table(columns: Sequence[str] | None = None) -> str:
     """Every record as a row of a Markdown table, for the documentation.
 
-    Args:
-        columns: Headings to keep; all of them if left out.
-
     Example:
         >>> print(weights_table(["weights", "licence"]).splitlines()[2])
         | `imagenet` | BSD-3-Clause |

@@ -36,8 +36,8 @@ class PKSampler(Sampler[list[int]]):
     """Batches of ``P`` people with ``K`` tracklets each; an epoch meets every person.
 
     Give it to a ``DataLoader`` as ``batch_sampler``. People come in random order, each once an epoch; the last batch is
-    filled up with people who had their turn already. Somebody with fewer than ``K`` tracklets gives each of them as
-    often as the others, give or take one; somebody with more gives ``K`` at random.
+    filled up with people who had their turn already. A person with fewer than ``K`` tracklets gives each of them
+    equally often, give or take one; a person with more gives ``K`` at random.
 
     With several processes, ``P`` is what one of them takes. All draw the same people for a step and take one stretch
     each: the batches of a step, laid end to end in the order of the ranks, are the batch that one process with

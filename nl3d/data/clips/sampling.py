@@ -102,11 +102,6 @@ def consecutive_clips(length: int, num_frames: int, frame_step: int = 1) -> list
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3 ("consecutive nonoverlap tracks") and Sec. 4.2 (the step).
 
-    Args:
-        length: Frames of the tracklet.
-        num_frames: Frames per clip.
-        frame_step: Frames from one frame of a clip to the next.
-
     Example:
         >>> consecutive_clips(10, 4)
         [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 9]]

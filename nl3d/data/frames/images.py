@@ -22,9 +22,6 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 def read_image(path: str | Path) -> Tensor:
     """Read an image file; see :func:`decode_image`.
 
-    Args:
-        path: The file.
-
     Shape:
         - Output: ``(3, H, W)`` uint8
     """
@@ -43,9 +40,6 @@ def decode_image(data: bytes) -> Tensor:
 
     Grey, palette and CMYK files become RGB, transparency is dropped, 16-bit values lose their low byte. TorchCodec from
     0.16 on and Pillow give the same pixels.
-
-    Args:
-        data: The file's content.
 
     Shape:
         - Output: ``(3, H, W)`` uint8

@@ -23,10 +23,6 @@ class FrameNames(Sequence[Path]):
 
     Names are stored in one byte array (about 20 bytes per frame instead of a few hundred for a path); slices are views.
 
-    Args:
-        folder: The folder.
-        names: File names in it, or paths below it, in the order of the frames.
-
     Example:
         >>> frames = FrameNames("people", ["0001.jpg", "0002.jpg", "0003.jpg"])
         >>> len(frames), frames[-1].as_posix(), [path.name for path in frames[::2]]
@@ -107,10 +103,6 @@ def number_files(folder: str | Path, names: Sequence[str]) -> tuple[dict[int, st
 
     All names must be alike but for one number, as ``000001.jpg`` and ``frame_000060.png`` are. Names without any digit
     count from 1 in order.
-
-    Args:
-        folder: The folder, for the error.
-        names: Names of files in it.
 
     Returns:
         Name by number, and whether the numbers are those in the names.
@@ -225,12 +217,7 @@ def require_folder(path: str | Path, *, what: str, remedy: str = "") -> Path:
 
 
 def require_frames(frames: Iterable[tuple[str | Path, Iterable[str]]], *, what: str) -> None:
-    """Refuse the first image that is listed but missing, with one read of each folder instead of one of each file.
-
-    Args:
-        frames: Folders, each with the names that should be in it.
-        what: Name of the list in errors.
-    """
+    """Refuse the first image that is listed but missing, with one read of each folder instead of one of each file."""
     for folder, names in frames:
         require_folder(folder, what=f"{what}: folder")
         missing = set(names).difference(os.listdir(folder))  # noqa: PTH208 - a path each is slow

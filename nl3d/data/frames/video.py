@@ -43,12 +43,7 @@ class FrameStream(Protocol):
 
 
 def open_frames(path: str | Path, *, first_frame: int | None = None) -> FrameStream:
-    """Open a video file, or a folder of a video's images such as MOTChallenge's ``img1``.
-
-    Args:
-        path: The file or folder.
-        first_frame: Number in the name of the image that is frame 1; the lowest number if left out.
-    """
+    """Open a video file, or a folder of a video's images such as MOTChallenge's ``img1``."""
     path = Path(path)
     if path.is_dir():
         return ImageFrames(path, first_frame=first_frame)
@@ -65,9 +60,6 @@ class VideoFrames:
 
     Frames count as they are decoded, from 1, as in OpenCV, which most trackers use. Where the resolution changes,
     frames are scaled to the size of the first, as FFmpeg does. One frame is held at a time.
-
-    Args:
-        path: The video file.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -249,11 +249,7 @@ def _group(path: Path | BoxRows, rows: Sequence[Row], first_frame: int) -> list[
 
 
 def cut_box(image: Tensor, box: NDArray[np.float64]) -> tuple[Tensor, bool] | None:
-    """Round a box to whole pixels, at least one each way, and cut it out of a frame.
-
-    Args:
-        image: The frame.
-        box: ``left, top, width, height`` in pixels.
+    """Round a box ``left, top, width, height`` to whole pixels, at least one each way, and cut it out of a frame.
 
     Shape:
         - Input: ``(3, H, W)``

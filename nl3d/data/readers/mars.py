@@ -167,9 +167,11 @@ class _Part:
 
 def _read_query(path: Path, test: Table, check_counts: bool) -> Table:
     query = read_query_rows(require_file(path, what="MARS table of queries"), "query_IDX", len(test))
-    nobody = query[test[query, 2] <= 0]
-    if len(nobody):
-        raise ValueError(f"{str(path)!r}: queries must be people, but row {nobody[0] + 1} has pid {test[nobody[0], 2]}")
+    not_people = query[test[query, 2] <= 0]
+    if len(not_people):
+        raise ValueError(
+            f"{str(path)!r}: queries must be people, but row {not_people[0] + 1} has pid {test[not_people[0], 2]}"
+        )
     if check_counts:
         check_count("MARS queries", len(query), 1980)
         check_count("MARS query people", len(np.unique(test[query, 2])), 626)

@@ -58,7 +58,7 @@ def read_reassociation(
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If not exactly one of ``later`` and ``people`` is given, nobody can be found again, the people file
+        ValueError: If not exactly one of ``later`` and ``people`` is given, no one can be found again, the people file
             does not name each track once, or ``crops`` holds boxes of other tracks.
     """
     if (later is None) == (people is None):

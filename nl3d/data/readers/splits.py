@@ -25,11 +25,6 @@ def draw_splits(people: Sequence[str], seed: int, *, num_splits: int = 10) -> li
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 4.2 ("randomly split into 50% of persons for testing").
 
-    Args:
-        people: Names, in any order.
-        seed: Seed of the random numbers.
-        num_splits: Number of splits.
-
     Example:
         >>> split = draw_splits(["ann", "bob", "cy", "di"], seed=0)[0]
         >>> len(split.train), len(split.test), set(split.train) & set(split.test)

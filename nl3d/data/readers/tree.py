@@ -50,9 +50,6 @@ def read_tracklet_folders(path: str | Path) -> list[Tracklet]:
     """Read tracklets without labels from ``path/<tracklet>/<frame>.jpg``, to embed them.
 
     Tracklets and frames are in natural order of their names. Hidden files and files of other types are ignored.
-
-    Args:
-        path: The folder that holds one folder per tracklet.
     """
     path = require_folder(path, what="folder")
     if not is_utf8(str(path)):

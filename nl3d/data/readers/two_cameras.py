@@ -45,15 +45,7 @@ def pick_split(splits: Sequence[Split], split: int) -> Split:
 def two_camera_dataset(
     name: str, cameras: Sequence[Path], splits: Sequence[Split], split: int, *, protocol: str
 ) -> ReIDDataset:
-    """Make a data set of one split. Queries are the test half under camera 1, the gallery is that under camera 2.
-
-    Args:
-        name: The data set.
-        cameras: Folders of cameras 1 and 2, each with one folder per person.
-        splits: The random halves.
-        split: Number of the split.
-        protocol: Origin of the splits.
-    """
+    """Make a data set of one split. Queries are the test half under camera 1, the gallery is that under camera 2."""
     chosen = pick_split(splits, split)
 
     def tracklet(person: str, camid: int, pid: int) -> Tracklet:

@@ -74,18 +74,18 @@ def read_retrieval(
         FileNotFoundError: If a file does not exist.
         ValueError: If a file cannot be read, labels are missing, or they and the embeddings do not fit.
     """
-    nobody = {*junk_pids, *distractor_pids}
+    not_people = {*junk_pids, *distractor_pids}
     first = Embeddings.open(query)
     alone = gallery is None or (Path(gallery).exists() and Path(gallery).samefile(query))
     second = first if gallery is None or alone else Embeddings.open(gallery)
     require_same_maker(first.metadata, second.metadata)
-    table = None if labels is None else read_labels(labels, nobody=nobody)
+    table = None if labels is None else read_labels(labels, not_people=not_people)
     has_parts = table is not None and table.has_parts
     if table is not None and not has_parts and not alone:
         _check_names_differ(first, second, table)
     sides = [_join(file, table, part, alone) for file, part in ((first, "query"), (second, "gallery"))]
     if alone and not has_parts:
-        excluded = set(map(str, nobody))
+        excluded = set(map(str, not_people))
         sides[0] = sides[0].only([place for place, person in enumerate(sides[0].people) if person not in excluded])
         if not sides[0].places:
             raise ValueError(
@@ -110,7 +110,7 @@ def read_retrieval(
             f"people of {str(first.path)!r} and {str(second.path)!r} must have labels of one kind, got "
             f"{people[0][0]!r} and {people[1][0]!r}; give one table of labels for both (--labels)"
         )
-    numbers = number_labels([*people[0], *people[1]], {JUNK, DISTRACTOR, *nobody})
+    numbers = number_labels([*people[0], *people[1]], {JUNK, DISTRACTOR, *not_people})
     q_pids, g_pids = (torch.tensor([numbers[person] for person in side], dtype=torch.int64) for side in people)
     cameras = [side.cameras or [] for side in sides]
     numbers = number_labels([*cameras[0], *cameras[1]])
@@ -157,14 +157,7 @@ def are_comparable(query: Sequence[str | None], gallery: Sequence[str | None]) -
 def people_from_table(
     labels: Any, query: Embeddings, gallery: Embeddings, alone: bool
 ) -> tuple[list[str | None], list[str | None]]:
-    """Return the people of query and gallery by a table of labels, None for tracklets that it does not name.
-
-    Args:
-        labels: Table; see :func:`read_labels`.
-        query: The queries.
-        gallery: The gallery.
-        alone: Whether both are of one file.
-    """
+    """Return the people of query and gallery by a table of labels, None for tracklets that it does not name."""
     table = read_labels(labels)
     if not table.has_parts and not alone:
         _check_names_differ(query, gallery, table)

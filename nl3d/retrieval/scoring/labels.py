@@ -32,7 +32,7 @@ class LabelTable:
     has_parts: bool
 
 
-def read_labels(source: Any, *, nobody: Collection[int] = (-1,)) -> LabelTable:
+def read_labels(source: Any, *, not_people: Collection[int] = (-1,)) -> LabelTable:
     """Read the labels of tracklets from a table: a manifest, whose frames need not be there, or a shorter one.
 
     A row has a ``pid`` and the name of its tracklet: ``tracklet`` or, without this column, ``path``. ``camid`` and
@@ -44,7 +44,7 @@ def read_labels(source: Any, *, nobody: Collection[int] = (-1,)) -> LabelTable:
 
     Args:
         source: The table: a CSV or Parquet file, or a data frame; or a mapping from names of tracklets to people.
-        nobody: Pids of junk and distractors, which no name gets as its number.
+        not_people: Pids of junk and distractors, which no name gets as its number.
     """
     if isinstance(source, Mapping):
         known = {name: person for name, person in source.items() if person is not None}
@@ -65,7 +65,7 @@ def read_labels(source: Any, *, nobody: Collection[int] = (-1,)) -> LabelTable:
                 f"{old_pid!r} and {old_camid!r} on line {old_line}"
                 + ("" if part else "; a part column tells query and gallery apart"),
             )
-    people = number_labels((pid for pid, _, _ in found.values()), {JUNK, DISTRACTOR, *nobody})
+    people = number_labels((pid for pid, _, _ in found.values()), {JUNK, DISTRACTOR, *not_people})
     cameras = number_labels(camid for _, camid, _ in found.values() if camid)
     rows = tuple(
         LabelRow(part, name, people[pid], cameras.get(camid), pid, camid or None)

@@ -23,13 +23,6 @@ def nearest(
     number of queries. A matrix product proposes candidates, which :func:`measure` measures, so distances are exact
     however far from zero the vectors lie. Rows at equal distance stand in the order of the gallery.
 
-    Args:
-        query: Vectors to search for.
-        gallery: Where to search.
-        count: Rows to find for each, no more than there are.
-        metric: How distances are measured.
-        own: Row of each query in the gallery, to be left out.
-
     Shape:
         - query: ``(num_query, D)``
         - own: ``(num_query,)``
@@ -83,13 +76,6 @@ def order_by_distance(
     query: Tensor, gallery: Tensor, places: Tensor, count: int, metric: Metric
 ) -> tuple[Tensor, Tensor]:
     """Measure from each query to its candidates and return the nearest; at equal distance the first of the gallery.
-
-    Args:
-        query: Vectors to search for.
-        gallery: Vectors of the gallery.
-        places: Candidates as rows of ``gallery``, -1 for none.
-        count: Rows to return, at most.
-        metric: How distances are measured.
 
     Shape:
         - query: ``(num_query, D)``

@@ -34,7 +34,7 @@ def test_a_short_table_is_enough(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pids", "nobody", "numbers"),
+    ("pids", "not_people", "numbers"),
     [
         (["5", "-1", "0000"], (-1,), [5, -1, 0]),
         (["7.0", "-1.0", "07"], (-1,), [7, -1, 7]),
@@ -44,9 +44,9 @@ def test_a_short_table_is_enough(tmp_path):
         (["-1", "-1"], (-1,), [-1, -1]),
     ],
 )
-def test_people_with_names_are_nobody_s_number(tmp_path, pids, nobody, numbers):
+def test_people_with_names_get_no_number_of_junk(tmp_path, pids, not_people, numbers):
     rows = "".join(f"t{place},{pid},east{place % 2}\n" for place, pid in enumerate(pids))
-    found = read_labels(table(tmp_path, "tracklet,pid,camid\n" + rows), nobody=nobody)
+    found = read_labels(table(tmp_path, "tracklet,pid,camid\n" + rows), not_people=not_people)
     assert [row.pid for row in found.rows] == numbers
     assert [row.camid for row in found.rows] == [1 + place % 2 for place in range(len(pids))]
     assert [row.camera for row in found.rows] == [f"east{place % 2}" for place in range(len(pids))]
