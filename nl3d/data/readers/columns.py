@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from nl3d.data.frames.names import require_file
 from nl3d.data.readers.table import Table
@@ -179,7 +178,7 @@ class BoxRows:
                     columns = {name: columns[name] for name in BOX_COLUMNS}
             rows = list(zip(*columns.values(), strict=True))
         else:
-            array = boxes.numpy(force=True) if isinstance(boxes, Tensor) else np.asarray(boxes)
+            array = boxes.numpy(force=True) if hasattr(boxes, "detach") else np.asarray(boxes)
             if array.ndim != 2 or array.shape[1] < 6 or array.dtype.kind not in "iuf":
                 raise ValueError(
                     "tracks must be numbers (n, 6) or wider, frame, id, left, top, width, height, got "
