@@ -16,6 +16,7 @@ from nl3d.convert.layout import choose_layout, flatten_kernels, separate_blocks
 from nl3d.convert.read import ForeignCheckpoint, read_checkpoint
 from nl3d.hub.fill import fill_model, on_meta
 from nl3d.inflate.state_dict import inflate_state_dict
+from nl3d.layers.appearance import FrameRegistration
 from nl3d.layers.head import ReIDHead
 from nl3d.models.options import KEYWORDS
 from nl3d.models.resnet3d import ResNet3d
@@ -212,6 +213,7 @@ def _build(
         for number in numbers
         if number not in own_places.get(stage, ())
     ]
+    added += [name for name, module in model.named_modules() if isinstance(module, FrameRegistration)]
     tensors, approximation = separate_blocks(tensors, model)
     fill_model(model, inflate_state_dict(flatten_kernels(tensors, model), model), new=[*new, *added])
     if isinstance(model.head, ReIDHead) and "head.fc.weight" in cast(Any, model).new_tensors:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from nl3d.layers.appearance import FrameRegistration
 from nl3d.layers.head import BNNeckHead, LinearHead, ReIDHead
 from nl3d.layers.non_local import NonLocalBlock3d
 from nl3d.unpickle import recognise
@@ -82,9 +83,10 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def new_modules(model: nn.Module) -> tuple[str, ...]:
-    """Name the modules that a backbone's checkpoint does not hold: aggregation, non-local blocks, head, classifier."""
+    """Name the modules that a backbone's checkpoint lacks: attention over time, registration, head, classifier."""
     heads = (ReIDHead, BNNeckHead, LinearHead)
-    names = [name for name, module in model.named_modules() if isinstance(module, (NonLocalBlock3d, *heads))]
+    own = (NonLocalBlock3d, FrameRegistration, *heads)
+    names = [name for name, module in model.named_modules() if isinstance(module, own)]
     names += [name for name, _ in model.named_children() if name == "aggregate"]
     return (*names, *(f"{name}.classifier" for name, module in model.named_modules() if isinstance(module, heads)))
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from nl3d.layers.appearance import AppearancePreservingConv3d
 from nl3d.layers.precision import Conv3d
 from nl3d.layers.separable import SeparableConv3d
 from nl3d.layers.shapes import check_choice
@@ -141,7 +142,37 @@ class Full(Layout):
         return second if not separable and spans(second) and not (bottleneck and spans(first)) else None
 
 
-_layouts: dict[str, Layout] = {layout.name: layout for layout in (Separable(), I3d(), Full())}
+class AppearancePreserving(Layout):
+    """Each 3x3 becomes an :class:`~nl3d.layers.appearance.AppearancePreservingConv3d`, in few blocks.
+
+    Every other block of layer2 and layer3 spans time, from the first one on: comparing all positions of two frames
+    costs sixteen times as much on layer1's maps as on layer2's. A fresh network is the image network on every frame.
+    """
+
+    name = "appearance_preserving"
+
+    def convolutions(
+        self, in_channels: int, width: int, *, bottleneck: bool, stride: Stride, time_kernel: int, padding: TimePadding
+    ) -> tuple[nn.Module, nn.Module]:
+        def registered(channels: int, stride: Stride) -> nn.Module:
+            if time_kernel == 1:
+                return conv3x3(channels, width, 1, stride)
+            return AppearancePreservingConv3d(
+                channels, width, time_kernel=time_kernel, stride=stride, time_padding=padding
+            )
+
+        if bottleneck:
+            return conv1x1(in_channels, width), registered(width, stride)
+        return conv3x3(in_channels, width, 1, stride), registered(width, (1, 1, 1))
+
+    def spans_time(self, stage: int, number: int) -> bool:
+        return stage in (1, 2) and number % 2 == 0
+
+    def stem_time_kernel(self, time_kernel: int) -> int:
+        return 1
+
+
+_layouts: dict[str, Layout] = {layout.name: layout for layout in (Separable(), I3d(), Full(), AppearancePreserving())}
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(_layouts)
 """All layouts by name."""
 

@@ -51,7 +51,7 @@ class NonLocalPlan:
     places: Mapping[str, Sequence[int]] | None = None
     mode: NonLocalMode = "embedded_gaussian"
     scale: bool = False
-    subsample: Subsample | None = None
+    subsample: Subsample | Mapping[str, Subsample | None] | None = None
     inner_channels: int | Mapping[str, int] | None = None
     time_window: int | Mapping[str, int] | None = None
 
@@ -69,11 +69,14 @@ class NonLocalPlan:
                 check_choice(stage, STAGES, name=f"non_local_{name}'s stage")
                 if size is not None:
                     check_range(size, 1, most, name=f"non_local_{name}")
+        if isinstance(self.subsample, Mapping):
+            for stage in self.subsample:
+                check_choice(stage, STAGES, name="non_local_subsample's stage")
 
     def of_stage(self, stage: str) -> dict[str, Any]:
         """Keywords of the :class:`~nl3d.NonLocalBlock3d` of a stage."""
-        kept = {"mode": self.mode, "scale": self.scale, "subsample": self.subsample}
-        for name in ("inner_channels", "time_window"):
+        kept: dict[str, Any] = {"mode": self.mode, "scale": self.scale}
+        for name in ("subsample", "inner_channels", "time_window"):
             value = getattr(self, name)
             kept[name] = value.get(stage) if isinstance(value, Mapping) else value
         return kept

@@ -75,7 +75,7 @@ class ResNet3d(ReIDNetwork, PretrainedMixin):
         non_local: Stage to zero-based indices of the residual blocks after which a non-local block stands.
         non_local_mode: As ``mode`` of :class:`~nl3d.NonLocalBlock3d`.
         non_local_scale: As its ``scale``.
-        non_local_subsample: As its ``subsample``.
+        non_local_subsample: As its ``subsample``, or by stage, as ``{"layer2": "before"}``.
         non_local_inner_channels: As its ``inner_channels``: one width for all blocks, or a stage's name to the width of
             its blocks, or half of each one's input.
         non_local_time_window: As its ``time_window``: one for all blocks, or a stage's name to that of its blocks.

@@ -126,6 +126,18 @@ def test_pyslowfast_goes_by_the_configuration_in_the_file():
     assert [back.pretrained_cfg[key] for key in ("num_frames", "frame_step", "input_size")] == [4, 16, (3, 112, 112)]
 
 
+@pytest.mark.parametrize("pools", [((1, 2, 2), (1, 1, 1)), ((1, 1, 1), (1, 2, 2))])
+def test_pyslowfast_pools_may_differ_between_stages(pools, tmp_path):
+    listed = [[[2, 2, 2]], *([list(pool)] for pool in pools), [[2, 2, 2]]]
+    cfg = f"NONLOCAL: {{LOCATION: [[[]], [[1, 3]], [[1, 3, 5]], [[]]], POOL: {listed}, INSTANTIATION: softmax}}"
+    subsample = {f"layer{n}": "before" if pool[1] == 2 else None for n, pool in enumerate(pools, 2)}
+    network = {**FAIR, "non_local": NL, "non_local_subsample": subsample}
+    back = same_network(network, to_pyslowfast, extras={"cfg": cfg})
+    assert back.layer2.non_local1.subsample == subsample["layer2"] != back.layer3.non_local1.subsample
+    back.save_pretrained(tmp_path)
+    assert ResNet3d.from_pretrained(tmp_path).options.non_local.subsample == subsample
+
+
 @pytest.mark.parametrize(
     "cfg",
     [

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import nl3d
+from nl3d.layers.appearance import AppearancePreservingConv3d
 from nl3d.layers.separable import SeparableConv3d
 from nl3d.models import layouts
 from nl3d.models.layouts import Layout, conv3x3, register_layout
@@ -115,16 +116,20 @@ def test_a_layout_from_outside_is_recognised_in_a_file():
         ("i3d", "basic", (3, 3, 3), (1, 3, 3)),
         ("full", "bottleneck", (1, 1, 1), (3, 3, 3)),
         ("full", "basic", (3, 3, 3), (3, 3, 3)),
+        ("appearance_preserving", "bottleneck", (1, 1, 1), AppearancePreservingConv3d),
+        ("appearance_preserving", "basic", (1, 3, 3), AppearancePreservingConv3d),
     ],
 )
 def test_kernels(layout, block, conv1, conv2):
-    blocks = ResNet3d(**SMALL, layout=layout, block=block).layer1[0]
+    blocks = ResNet3d(**SMALL, layout=layout, block=block).get_submodule("layer3")[0]
     for conv, wanted in ((blocks.conv1, conv1), (blocks.conv2, conv2)):
         assert type(conv) is wanted if isinstance(wanted, type) else conv.kernel_size == wanted
 
 
 def test_names():
-    with pytest.raises(ValueError, match="must be one of 'separable', 'i3d', 'full', 'both', 'gated', got 'flat'"):
+    with pytest.raises(
+        ValueError, match="must be one of 'separable', 'i3d', 'full', 'appearance_preserving', 'both', 'gated'"
+    ):
         ResNet3dOptions(layout="flat")
     with pytest.raises(ValueError, match="'i3d' is registered already"):
         register_layout(layouts.I3d())

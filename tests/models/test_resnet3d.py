@@ -220,7 +220,7 @@ def test_starts_with_he_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layout": "2d"}, "layout must be one of 'separable', 'i3d', 'full', got '2d'"),
+        ({"layout": "2d"}, "layout must be one of 'separable', 'i3d', 'full', 'appearance_preserving', got '2d'"),
         ({"block": "wide"}, "block must be one of"),
         ({"head": "mlp"}, "head must be one of"),
         ({"shortcut": "A"}, "shortcut must be one of 'conv', 'pad'"),

@@ -85,19 +85,21 @@ def _configuration(checkpoint: ForeignCheckpoint) -> Mapping[str, Any]:
     return cfg if isinstance(cfg, Mapping) else {}
 
 
-def _subsample(blocks: Mapping[str, Any]) -> str | None:
-    """Each block has a pool of its own; those of stages without blocks do not count."""
-    pools = [
-        tuple(pool)
-        for places, stage in zip(blocks.get("LOCATION", []), blocks.get("POOL", []), strict=False)
-        for pool in stage[: len(places)]
+def _subsample(blocks: Mapping[str, Any]) -> str | dict[str, str | None] | None:
+    """Read the pool of each stage's blocks; one value if all are equal, or none is said."""
+    stages = {
+        f"layer{number}": pool
+        for number, (places, pools) in enumerate(
+            zip(blocks.get("LOCATION", []), blocks.get("POOL", []), strict=False), 1
+        )
+        for pool in map(tuple, pools[: len(places)])
         if any(places)
-    ]
-    if set(pools) <= {(1, 2, 2)}:
-        return "before"
-    if set(pools) == {(1, 1, 1)}:
-        return None
-    raise ValueError(f"cfg must pool all non-local blocks by 1x2x2 or none, got {pools}")
+    }
+    known: dict[tuple[int, ...], str | None] = {(1, 2, 2): "before", (1, 1, 1): None}
+    if not set(stages.values()) <= set(known):
+        raise ValueError(f"cfg must pool the non-local blocks of a stage by 1x2x2 or not at all, got {stages}")
+    values = {stage: known[pool] for stage, pool in stages.items()}
+    return values if len(set(values.values())) > 1 else next(iter(values.values()), "before")
 
 
 def _clips_of(data: Mapping[str, Any]) -> dict[str, Any]:
