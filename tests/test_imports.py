@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "inflate": {"layers"},
     "hub": {"files", "unpickle", "layers"},
     "models": {"layers", "inflate", "hub", "data"},
+    "optimize": {"layers", "inflate", "models"},
     "convert": {"unpickle", "layers", "inflate", "hub", "models"},
     "weights": {"unpickle", "layers", "inflate", "hub", "models", "convert", "data"},
     "embedding": {"files", "unpickle", "layers", "models", "weights", "data"},

@@ -18,8 +18,9 @@ from nl3d.data.clips.sampling import count_clips
 from nl3d.data.tracklet_source import TrackletSource
 from nl3d.data.video_source import VideoSource
 from nl3d.embedding.loading import load_batches, spare_cores
-from nl3d.embedding.network import choose_layer, fingerprint, load_network, pick_device
+from nl3d.embedding.network import choose_layer, load_network, pick_device
 from nl3d.layers.precision import float32_on_small_maps
+from nl3d.models.fingerprint import fingerprint
 
 OutputLayer: TypeAlias = Literal["auto", "features", "embedding"]
 """Which output of the network is the vector of a clip."""

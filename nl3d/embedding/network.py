@@ -1,8 +1,7 @@
-"""Before a network embeds: its layer, its device, its fingerprint."""
+"""Before a network embeds: its layer and its device."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from typing import Literal
@@ -76,12 +75,3 @@ def device_of_rank(device: str | torch.device | None, local_rank: int) -> str | 
     if str(device) not in ("auto", "cuda") or not torch.cuda.is_available():
         return device
     return torch.device("cuda", local_rank % torch.cuda.device_count())
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash the parameters and buffers, so that vectors of different networks are never compared."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

@@ -202,7 +202,8 @@ class NonLocalBlock3d(nn.Module):
             values = F.pad(values, (0, keys.shape[2] - width))
         elif width > keys.shape[2]:  # zeros add nothing to a product of queries and keys
             queries, keys = (F.pad(part, (0, width - part.shape[2])) for part in (queries, keys))
-        queries, keys, values = (part.unsqueeze(1).contiguous() for part in (queries, keys, values))
+        parts = (part if part.stride(2) == 1 else part.contiguous() for part in (queries, keys, values))
+        queries, keys, values = (part.unsqueeze(1) for part in parts)
         y = F.scaled_dot_product_attention(queries, keys, values, scale=scale)
         return y.squeeze(1)[:, :, :width]
 

@@ -7,7 +7,8 @@ from torch import nn
 import nl3d
 from nl3d.data.clips.sampling import consecutive_clips
 from nl3d.data.tracklets import Tracklet
-from nl3d.embedding.network import choose_layer, fingerprint, pick_device, seeded
+from nl3d.embedding.network import choose_layer, pick_device, seeded
+from nl3d.models.fingerprint import fingerprint
 from tests.data.films import damage_packet, film, write_boxes, write_greys, write_video
 from tests.embedding.people import TinyNet
 
