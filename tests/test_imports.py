@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "people": {"files", "data", "metrics", "viz", "embedding", "retrieval"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
                  "inflate", "embedding"},
-    "deploy": {"files", "layers", "hub", "data", "weights", "embedding", "training"},
+    "deploy": {"files", "layers", "hub", "models", "data", "weights", "embedding", "training"},
     "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models",
             "deploy", "people"},
 }  # fmt: skip

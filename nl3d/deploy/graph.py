@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nl3d.data.clips.processor import ClipProcessor
-from nl3d.embedding.network import choose_layer, fingerprint
+from nl3d.embedding.network import choose_layer
 from nl3d.layers.head import ReIDOutput
+from nl3d.models.fingerprint import fingerprint
 
 TRACED_BATCH = 2
 TRACED_FRAMES = 2  # more than one, or the tracer would take the axis for a constant

@@ -30,7 +30,7 @@ class FusedResidual(Behaviour):
 
 
 class FusedEmbeddings(Behaviour):
-    """A non-local block with one convolution for all that has the same input: queries, keys and values, or the last two."""
+    """A non-local block with one convolution for queries, keys and values, or for the last two if pooled before."""
 
     prefix = "Fused"
     embedding: nn.Module
@@ -63,7 +63,8 @@ def fuse_embeddings(network: nn.Module) -> None:
         with torch.device("meta"):
             embedding = Conv3d(module.in_channels, len(parts) * module.inner_channels, 1)
         embedding.weight, embedding.bias = (
-            nn.Parameter(torch.cat([part.get_parameter(name).detach() for part in parts])) for name in ("weight", "bias")
+            nn.Parameter(torch.cat([part.get_parameter(name).detach() for part in parts]))
+            for name in ("weight", "bias")
         )
         behave(module, FusedEmbeddings, embedding=embedding.eval())
         for name in names:

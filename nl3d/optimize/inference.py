@@ -18,7 +18,7 @@ from nl3d.layers.precision import float32_on_small_maps
 from nl3d.layers.shapes import check_choice
 from nl3d.models.fingerprint import fingerprint
 from nl3d.optimize.blocks import fuse_blocks, fuse_embeddings
-from nl3d.optimize.convolution import FormedConvolution, form_convolutions, forms_of, has_onednn, set_form
+from nl3d.optimize.convolution import form_convolutions, forms_of, has_onednn, set_form
 from nl3d.optimize.fold import fold_norms
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "auto"]
@@ -98,7 +98,7 @@ def optimize_for_inference(
     sample: Tensor | None = None,
     *,
     precision: Precision = "float32",
-    compile: bool = False,  # noqa: A002
+    compile: bool = False,
     tolerance: float = 1e-4,
 ) -> nn.Module:
     """Return a copy of a network that computes the same outputs in less time.
@@ -108,14 +108,14 @@ def optimize_for_inference(
     convolution is the fastest of those measured on its device at the sample's size. Without, forms depend on the device
     alone, so that runs that share work get equal bits. Outputs are compared with those of the original in either case.
 
-    The copy is of the same class, in evaluation mode. It holds its own weights; ``copy.optimization`` says what was done.
+    The copy is of the same class, in evaluation mode. ``copy.optimization`` says what was done.
 
     Source: Jacob et al. 2018, arXiv:1712.05877, Sec. 3.2 (folding); Liao et al. 2018, arXiv:1807.05073, for the layers.
 
     Args:
         model: A network that takes clips ``(B, C, T, H, W)``. It is left as it is.
-        sample: Clips to measure and to compare on, on the network's device. Left out, one clip of noise in the size that
-            ``pretrained_cfg`` names, and nothing is measured.
+        sample: Clips to measure and to compare on, on the network's device. Left out, one clip of noise in the size
+            that ``pretrained_cfg`` names, and nothing is measured.
         precision: ``"float32"``; ``"bfloat16"`` for convolutions and products, where the comparison allows it; or
             ``"auto"``, which is bfloat16 where the device computes it natively, the comparison allows it, and the
             sample, if there is one, takes less time.
@@ -156,8 +156,8 @@ def optimize_for_inference(
     departure = _departure(wanted, _outputs(network, clips))
     if not departure <= tolerance:
         raise ValueError(
-            f"tolerance must allow what rounding does, got {tolerance:g}, but outputs depart by {departure:.2g} of their "
-            "norm; raise it, or use the network as it is"
+            f"tolerance must allow what rounding does, got {tolerance:g}, but outputs depart by {departure:.2g} of "
+            "their norm; raise it, or use the network as it is"
         )
     after = _seconds(lambda: network(clips)) if measured else None
     if precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(clips.device)):
