@@ -40,6 +40,7 @@ from nl3d.layers.head import ReIDHead as ReIDHead
 from nl3d.layers.head import ReIDOutput as ReIDOutput
 from nl3d.layers.non_local import NonLocalBlock3d as NonLocalBlock3d
 from nl3d.layers.separable import SeparableConv3d as SeparableConv3d
+from nl3d.live.embedder import LiveEmbedder as LiveEmbedder
 from nl3d.losses.reid import ReIDLoss as ReIDLoss
 from nl3d.losses.triplet import BatchHardTriplet as BatchHardTriplet
 from nl3d.metrics.distance import pairwise_distance as pairwise_distance

@@ -30,11 +30,12 @@ MAY_IMPORT = {
     "embedding": {"files", "unpickle", "layers", "models", "weights", "data"},
     "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
     "people": {"files", "data", "metrics", "viz", "embedding", "retrieval"},
+    "live": {"files", "data", "metrics", "embedding", "retrieval"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
                  "inflate", "embedding"},
     "deploy": {"files", "layers", "hub", "models", "data", "weights", "embedding", "training"},
     "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models",
-            "deploy", "people"},
+            "deploy", "people", "live"},
 }  # fmt: skip
 
 

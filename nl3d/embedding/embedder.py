@@ -150,7 +150,7 @@ class TrackletEmbedder:
             For each part the tracklets that had a clip, and ``(N, D)`` float32, the mean of each one's clip vectors.
         """
         dataset = source.batches(parts, self.processor, self.batch_size, skip_unreadable=skip_unreadable)
-        with closing(load_batches(dataset, self.count_workers(source))) as batches, self._evaluating():
+        with closing(load_batches(dataset, self.count_workers(source))) as batches, self.evaluating():
             waiting = next(batches, None)
             for number, part in enumerate(parts):
                 means = torch.empty(0, 0)  # one block, since many small ones would fragment the memory
@@ -184,7 +184,8 @@ class TrackletEmbedder:
         vectors = output if isinstance(output, Tensor) else getattr(output, self.layer)
         return vectors.double().cpu()
 
-    def _evaluating(self) -> AbstractContextManager[Any]:
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """Move the network to its device, and return a context in which it is in evaluation mode."""
         self.model.to(self.device)
         return _Evaluating(self.model)
 

@@ -178,9 +178,7 @@ class VideoFrames:
 
     def _image(self, frame: Any, first: Any) -> Tensor:
         self._check_pixels(frame)
-        image = frame.reformat(width=first.width, height=first.height, format="rgb24").to_ndarray()
-        image = np.rot90(image, frame.rotation // 90)
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        return frame_to_image(frame, first.width, first.height)
 
     def _check_pixels(self, picture: Any) -> None:
         if picture.width * picture.height > MAX_PIXELS:
@@ -241,6 +239,19 @@ class ImageFrames:
                     raise
                 image = error
             yield number, image
+
+
+def frame_to_image(frame: Any, width: int | None = None, height: int | None = None) -> Tensor:
+    """Convert a frame of PyAV, turned upright as it asks, to RGB ``(3, H, W)`` uint8.
+
+    Args:
+        frame: An ``av.VideoFrame``.
+        width: Width to scale to before it is turned, in pixels; its own if left out.
+        height: Height, likewise.
+    """
+    image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    image = np.rot90(image, frame.rotation // 90)
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 def import_av() -> ModuleType:

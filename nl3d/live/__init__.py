@@ -1,0 +1,1 @@
+"""Live streams: embeddings and matches of tracks that are still open."""
