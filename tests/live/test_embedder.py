@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nl3d.embedding.embedder import TrackletEmbedder, embed
+from nl3d.embedding.embed import embed
+from nl3d.embedding.embedder import TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings
 from nl3d.live.embedder import LiveEmbedder
 from tests.data.films import film, write_boxes, write_video
