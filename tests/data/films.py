@@ -12,14 +12,14 @@ def film(frames, height=48, width=64):
     return np.random.default_rng(3).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
 
 
-def write_video(path, images):
-    """Write images to a video file in a codec that keeps every value."""
+def write_video(path, images, codec="ffv1"):
+    """Write images to a video file, by default in a codec that keeps every value."""
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
+        stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = images.shape[1:3]
-        stream.pix_fmt = "bgr0"
+        stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"
         for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())

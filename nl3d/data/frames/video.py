@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from nl3d.data.frames.images import MAX_PIXELS, read_image
 from nl3d.data.frames.names import is_image_name, number_files
+from nl3d.data.frames.packets import Packets, scan_packets
 
 FrameIterator: TypeAlias = "Iterator[tuple[int, Tensor | ValueError]]"
 """Numbers of frames, with their images ``(3, H, W)`` uint8 or the errors of those that do not decode."""
@@ -52,6 +54,8 @@ def open_frames(path: str | Path, *, first_frame: int | None = None) -> FrameStr
     return VideoFrames(path)
 
 
+_INVALID = "Invalid data found when processing input"  # as FFmpeg says it
+_STEADY = 8  # frames of one packet each, after which a packet without a frame is a loss
 _SKIP = "; --skip-unreadable (skip_unreadable=True) leaves out frames that do not decode"
 
 
@@ -65,41 +69,44 @@ class VideoFrames:
     def __init__(self, path: str | Path) -> None:
         self.path, self.first = Path(path), 1
         self._av = import_av()
+        self._scanned: tuple[int, Packets] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return VideoFrames, (self.path,)  # a module, such as PyAV, cannot be sent to a worker
 
     def require(self, wanted: Collection[int]) -> None:
-        """Refuse a video with too few frames, without decoding it.
+        """Refuse a video with too few frames, without decoding it."""
+        last = max(wanted)
+        packets = self._scan(last)
+        if packets.total < last and not packets.damage:
+            raise self._too_short(packets.total, last)
 
-        The count that a container announces may be an estimate, missing, or without regard to cut parts (edit lists),
-        so packets are counted unless it and the duration suffice.
-        """
-        last, count = max(wanted), 0
-        with self._open() as (container, stream):
-            played = (stream.duration or 0) * (stream.time_base or 0) * (stream.average_rate or 0)
-            if stream.frames >= last and (played >= last or not stream.duration):
-                return
-            for packet in container.demux(stream):
-                count += packet.size > 0 and not packet.is_discard
-                if count == last:
-                    return
-        raise self._too_short(count, last)
+    def _scan(self, last: int) -> Packets:
+        """Count the frames up to one that matters, and those that the container has lost; remembered."""
+        if self._scanned is None or self._scanned[0] < last:
+            self._scanned = last, scan_packets(self._open(), last, self._av)
+        return self._scanned[1]
 
     def read(self, wanted: Collection[int], *, skip_unreadable: bool = False) -> FrameIterator:
         """Decode up to the last wanted frame and yield the wanted ones."""
         wanted = frozenset(wanted)
         last, number, first = max(wanted), 0, None
-        for number, frame in self._decode(skip_unreadable=skip_unreadable):
+        packets = self._scan(last)
+        for number, frame in self._decode(packets, skip_unreadable=skip_unreadable):
             if not isinstance(frame, ValueError):
                 first = first or frame
             if number in wanted:
                 yield number, frame if isinstance(frame, ValueError) else self._image(frame, first)
             if number >= last:
                 return
-        raise self._too_short(number, last)
+        if not packets.damage:
+            raise self._too_short(number, last)
+        lost = self._unreadable(ValueError(packets.damage), f" after frame {number}", "" if skip_unreadable else _SKIP)
+        if not skip_unreadable:
+            raise lost
+        yield from ((number, lost) for number in range(number + 1, last + 1) if number in wanted)
 
-    def _decode(self, *, skip_unreadable: bool) -> Iterator[tuple[int, Any]]:
+    def _decode(self, packets: Packets, *, skip_unreadable: bool) -> Iterator[tuple[int, Any]]:
         """Yield number and frame of FFmpeg, or the error of a frame that is lost.
 
         A lost frame keeps its number: it is known by the time of its packet, since every packet shown before a frame
@@ -107,13 +114,20 @@ class VideoFrames:
         """
         number = 0
         pending: list[int] = []  # times of packets whose frames have not come out, a heap
+        damaged: set[int] = set()  # times of packets that the container knows to be damaged
+        gaps = deque(packets.gaps)
         broken: Exception | None = None
         regular = True  # each packet gave one frame while none was broken
+        if not packets.numbered:
+            raise self._unreadable(ValueError(packets.damage), ", and its frames cannot be numbered")
         with self._open() as (container, stream):
             stream.thread_type = "SLICE" if skip_unreadable else "AUTO"  # threads by frame lose more around an error
+            one_each = stream.codec_context.name in ("h264", "hevc")  # no packet without a frame, unlike others
             for packet in container.demux(stream):
                 if packet.size and packet.pts is not None and not packet.is_discard:
                     heapq.heappush(pending, packet.pts)
+                    if packet.is_corrupt:
+                        damaged.add(packet.pts)
                 try:
                     frames = packet.decode()
                 except self._av.error.FFmpegError as error:
@@ -125,6 +139,10 @@ class VideoFrames:
                     passed = 0
                     while frame.pts is not None and pending and pending[0] <= frame.pts:
                         passed += heapq.heappop(pending) < frame.pts
+                    if passed and broken is None and one_each and regular and number >= _STEADY:
+                        broken = ValueError(_INVALID)  # the decoder left out a frame without an error
+                        if not skip_unreadable:
+                            raise self._unreadable(broken, f" after frame {number}", _SKIP)
                     if broken is None:
                         regular &= passed == 0 or number == 0
                     elif frame.pts is None or not regular:
@@ -132,10 +150,21 @@ class VideoFrames:
                     else:
                         yield from self._lost(number, passed, broken)
                         number += passed
+                    while gaps and frame.pts is not None and gaps[0][0] <= frame.pts:
+                        lost = gaps.popleft()[1]
+                        if not skip_unreadable:
+                            raise self._unreadable(ValueError(packets.damage), f" after frame {number}", _SKIP)
+                        yield from self._lost(number, lost, ValueError(packets.damage))
+                        number += lost
                     number += 1
-                    yield number, frame
+                    if not (frame.is_corrupt or frame.pts in damaged):
+                        yield number, frame
+                    elif skip_unreadable:
+                        yield from self._lost(number - 1, 1, ValueError(_INVALID))
+                    else:
+                        raise self._unreadable(ValueError(_INVALID), f" at frame {number}", _SKIP)
             if pending and number and regular and broken is None:  # lost by the decoder's threads at the end
-                broken = ValueError("Invalid data found when processing input")
+                broken = ValueError(_INVALID)
                 if not skip_unreadable:
                     raise self._unreadable(broken, f" after frame {number}", _SKIP)
         if broken is not None:

@@ -1,6 +1,7 @@
 import os
 import sys
 
+import av
 import numpy as np
 import pytest
 
@@ -138,6 +139,48 @@ def test_a_damaged_packet_costs_its_frame_and_moves_no_other(tmp_path, codec, br
     assert [number for number, grey in found.items() if grey is None] == [lost]
     wrong = {n: g for n, g in found.items() if g is not None and abs(g - n) > 1}
     assert not wrong
+
+
+@pytest.mark.parametrize(("codec", "name"), [("ffv1", "film.mkv"), ("mpeg4", "film.mkv")])
+def test_frames_that_the_container_loses_keep_their_numbers(tmp_path, codec, name):
+    """FFmpeg goes on behind a damaged part of Matroska as if the frames in it had never been."""
+    path = write_greys(tmp_path / name, codec=codec)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(container.streams.video[0]) if packet.size]
+    content = bytearray(path.read_bytes())
+    content[places[30] : places[30] + 12] = b"\xff" * 12
+    path.write_bytes(content)
+    for _ in range(2):  # FFmpeg keeps quiet about what it has said before
+        with pytest.raises(ValueError, match=rf"{name}' cannot be read after frame \d+: .*--skip-unreadable"):
+            greys(path, range(1, 61))
+    open_frames(path).require({60})
+    found = greys(path, range(1, 61), skip_unreadable=True)
+    assert sorted(found) == list(range(1, 61))
+    assert None in found.values()
+    assert not {n: g for n, g in found.items() if g is not None and abs(g - n) > 1}
+    assert av.logging.get_level() is None
+
+
+def test_frames_that_a_camera_leaves_out_are_not_lost(tmp_path):
+    path = write_greys(tmp_path / "film.mkv", codec="ffv1", step=lambda place: 1 + 3 * (place in (20, 21, 40)))
+    assert greys(path, range(1, 61)) == {number: number for number in range(1, 61)}
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_frames_that_ffmpeg_patches_up_count_as_damaged(tmp_path, codec):
+    """The decoder raises nothing here, and fills the damaged part from other frames."""
+    path = write_video(tmp_path / "film.mp4", film(30), codec)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
+    position, size = packets[12]
+    content = bytearray(path.read_bytes())
+    content[position + size // 2 : position + size // 2 + 40] = bytes(range(100, 140))
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"film.mp4' cannot be read (at|after) frame \d+: Invalid.*--skip-unreadable"):
+        list(open_frames(path).read(range(1, 31)))
+    found = dict(open_frames(path).read(range(1, 31), skip_unreadable=True))
+    assert sorted(found) == list(range(1, 31))
+    assert any(isinstance(frame, ValueError) for frame in found.values())
 
 
 def test_frames_count_right_with_b_frames_and_a_variable_rate(tmp_path):
