@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import timm
 import torch
 from einops import rearrange
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from nl3d.hub.pretrained import PretrainedMixin
@@ -106,15 +108,22 @@ class TemporalAttention(nn.Module):
 class FramewiseNet(ReIDNetwork, PretrainedMixin):
     """Any image network on every frame, an aggregation over time, and the head of the 3D networks.
 
+    A transformer of timm gives tokens, not a map: each frame is then one vector, pooled as the network itself pools it
+    (CLIP's by its class token), and the map has one position per frame.
+
     Source: Liao et al. 2018, arXiv:1807.05073, Fig. 1 and the baseline of Table 2.
 
     Args:
-        backbone: Name of a timm network, built without weights, or the network itself; its last feature map must be
-            ``(B, C, H, W)``.
+        backbone: Name of a timm network, built without weights, or the network itself; without timm's
+            ``forward_head``, its last feature map must be ``(B, C, H, W)``.
         aggregation: ``"mean"`` or ``"max"`` over time, ``"rnn"`` or ``"attention"``.
         in_channels: Channels of the clips.
         rnn_channels: Width of the recurrent state.
-        embedding_dim: As for :class:`~nl3d.ReIDHead`, and so are the last three.
+        embedding_dim: As for :class:`~nl3d.ReIDHead`, and so are the next three.
+        num_classes: See there.
+        negative_slope: See there.
+        dropout: See there.
+        backbone_options: Options of :func:`timm.create_model`, such as ``{"img_size": (256, 128)}`` for a transformer.
 
     Shape:
         - Input: RGB clips ``(B, in_channels, T, H, W)``
@@ -141,6 +150,7 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
         num_classes: int = 0,
         negative_slope: float = 0.1,
         dropout: float = 0.5,
+        backbone_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_choice(aggregation, ("mean", "max", "rnn", "attention"), name="aggregation")
@@ -149,7 +159,12 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
         if isinstance(backbone, str):
             if ":" in backbone:
                 raise ValueError(f"backbone must be the name of a timm network or the network itself, got {backbone!r}")
-            backbone = timm.create_model(backbone, pretrained=False, num_classes=0, in_chans=in_channels)
+            options = dict(backbone_options or {})
+            backbone = timm.create_model(backbone, pretrained=False, num_classes=0, in_chans=in_channels, **options)
+            own = getattr(backbone, "pretrained_cfg", {})
+            self.pretrained_cfg |= {key: tuple(own[key]) for key in ("mean", "std") if key in own}
+            if "img_size" in options:
+                self.pretrained_cfg["input_size"] = (in_channels, *to_2tuple(options["img_size"]))
         network: Any = backbone
         self.backbone = network
         channels: int = network.num_features
@@ -168,6 +183,9 @@ class FramewiseNet(ReIDNetwork, PretrainedMixin):
         check_clips(clips, self.in_channels)
         with float32_on_small_maps(clips):
             maps = self.backbone.forward_features(rearrange(clips, "b c t h w -> (b t) c h w"))
+            width = getattr(self.backbone, "num_features", None)
+            if hasattr(self.backbone, "forward_head") and (maps.ndim != 4 or maps.shape[1] != width):
+                maps = self.backbone.forward_head(maps, pre_logits=True)[:, :, None, None]
         if maps.ndim != 4:
             raise ValueError(f"backbone must give maps of features (B, C, H, W), got {tuple(maps.shape)}")
         return rearrange(maps, "(b t) c h w -> b c t h w", t=clips.shape[2])

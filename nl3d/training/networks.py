@@ -35,7 +35,8 @@ def build_network(config: TrainingConfig, num_classes: int) -> nn.Module:
     The small networks are ResNet-18 of half the width: ``small_3d`` and ``small_3d_nl`` as :func:`nl3d.resnet3d18` and
     :func:`nl3d.resnet3d18_nl`; ``small_tp``, ``small_rnn`` and ``small_ta`` the same trunk without a kernel in time,
     on every frame, then the mean, an LSTM or attention over the frames. So the rows of a small table differ in nothing
-    but what they are named after. ``inflated:NAME`` is :func:`nl3d.reid_model` of timm's network ``NAME``.
+    but what they are named after. ``inflated:NAME`` is :func:`nl3d.reid_model` of timm's network ``NAME``;
+    with ``model_args={"aggregation": "mean"}`` it is not inflated, but sees one frame at a time.
     """
     run = Path(config.weights)
     starts_from_run = (run / BEST).is_file()
@@ -81,7 +82,10 @@ def starting_options(weights: str) -> dict[str, Any]:
     clips = {name: opened.cfg[name] for name in ("num_frames", "frame_step") if name in opened.cfg}
     if "input_size" in opened.cfg:
         clips |= dict(zip(("height", "width"), opened.cfg["input_size"][1:], strict=True))
-    return {"model": opened.config["architecture"], "model_args": args, **options, **clips}
+    model = opened.config["architecture"]
+    if model == "framewise":
+        model = f"{INFLATED}{args.pop('backbone')}"
+    return {"model": model, "model_args": args, **options, **clips}
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:

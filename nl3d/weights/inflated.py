@@ -1,4 +1,4 @@
-"""Any convolutional image network of timm as a video network, by name."""
+"""Any image network of timm as a video network, by name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import Tensor, nn
 
 from nl3d.data.clips.processor import ClipProcessor
 from nl3d.hub.fetch import fetch
 from nl3d.hub.fill import fill_model, new_modules, read_safetensors, without_other_classifier
 from nl3d.inflate import Inflate2dTo3d
+from nl3d.models.framewise import FramewiseNet
 from nl3d.models.inflated import CLIP_CFG, InflatedReID
+from nl3d.weights.build import build_framewise
 from nl3d.weights.open import INFLATED_PREFIX, Checkpoint, open_own_weights, spec_cfg
 from nl3d.weights.packaged import packaged_spec, read_packaged
 from nl3d.weights.records import WEIGHTS
@@ -72,8 +75,11 @@ _INFLATION = inspect.signature(Inflate2dTo3d).parameters.keys()
 
 def reid_model(
     name: str, weights: str | Checkpoint | None = None, *, num_classes: int = 0, **options: Any
-) -> InflatedReID:
-    """Build a re-identification network over clips from any convolutional image network of timm.
+) -> InflatedReID | FramewiseNet:
+    """Build a re-identification network over clips from any image network of timm.
+
+    A convolutional network is inflated. With ``aggregation=`` the image network sees one frame at a time, and its
+    vectors are joined over time; so transformers can be used, such as ``"vit_base_patch16_clip_224"`` (CLIP ViT-B/16).
 
     Args:
         name: timm's name of the network.
@@ -81,7 +87,9 @@ def reid_model(
             Options that were saved with it stand where nothing is said here.
         num_classes: Identities to classify, 0 for no classifier.
         options: Arguments of :class:`~nl3d.models.inflated.InflatedReID`, such as ``embedding_dim``, ``dropout``,
-            ``time_kernel`` or ``non_local={"stages.2": (2, 5)}``, and any option of :func:`timm.create_model`.
+            ``time_kernel`` or ``non_local={"stages.2": (2, 5)}``, or with ``aggregation`` (``"mean"``, ``"max"``,
+            ``"rnn"`` or ``"attention"``) those of :class:`~nl3d.FramewiseNet`; and any option of
+            :func:`timm.create_model`. A transformer of fixed image size gets ``img_size=(256, 128)`` if none is given.
 
     Shape:
         - Input: ``(B, 3, T, H, W)``, RGB normalised by ``model.pretrained_cfg["mean"]`` and ``["std"]``
@@ -96,6 +104,8 @@ def reid_model(
         torch.Size([2, 625])
     """
     saved = open_own_weights(weights) if isinstance(weights, str) and Path(weights).exists() else weights
+    if "aggregation" in options:
+        return _framewise(name, saved or weights, num_classes, options)
     if isinstance(saved, Checkpoint) and packaged_spec(saved.source):
         weights = saved = saved.source
     known = set(InflatedReID.option_names()) - {"backbone", "num_classes", "backbone_options"}
@@ -125,6 +135,29 @@ def reid_model(
     return model if weights is None else model.eval()
 
 
+def _framewise(name: str, weights: str | Checkpoint | None, num_classes: int, options: dict[str, Any]) -> FramewiseNet:
+    """Build a frame-wise network of any image network of timm."""
+    known = set(FramewiseNet.option_names()) - {"backbone", "num_classes", "backbone_options"}
+    own = {key: value for key, value in options.items() if key in known}
+    backbone = {**(options.get("backbone_options") or {})}
+    backbone |= {key: value for key, value in options.items() if key not in (*known, "backbone_options")}
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.fixed_input_size:
+        backbone.setdefault("img_size", (256, 128))  # pedestrians
+    if isinstance(weights, Checkpoint):
+        own["backbone_options"] = backbone or None
+        return build_framewise("framewise", weights, num_classes, {**own, "backbone": name}).eval()
+    model = FramewiseNet(name, num_classes=num_classes, backbone_options=backbone or None, **own)
+    if weights is None:
+        return model
+    network, tensors = _image_network(name, weights, {"num_classes": 0, **backbone})
+    if tensors is not None:
+        raise ValueError(f"weights must be an image network's for aggregation={own['aggregation']!r}, got {weights!r}")
+    image = {f"backbone.{key}": tensor for key, tensor in network.state_dict().items()}
+    fill_model(model, image, new=new_modules(model))
+    return model.eval()
+
+
 def _fill_inflated(model: InflatedReID, tensors: Mapping[str, Tensor]) -> None:
     """Fill an inflated network from a file of its own kind; another number of classes leaves the classifier new."""
     tensors = without_other_classifier(tensors, model.num_classes)
@@ -135,8 +168,6 @@ def _image_network(
     name: str, weights: str | None, options: Mapping[str, Any]
 ) -> tuple[nn.Module, Mapping[str, Tensor] | None]:
     """Image network, filled if the weights are an image network's; else those of its inflated twin beside it."""
-    import timm
-
     if weights is None:
         return timm.create_model(name, **options), None
     tag: str | None = None
@@ -164,8 +195,6 @@ def _image_network(
 
 def _find(name: str, weights: str) -> tuple[str | None, Path]:
     """Tag, if timm knows the weights by one, and path of the file, fetched if need be."""
-    import timm
-
     if match := re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", weights):
         return None, fetch(match[1], "model.safetensors", revision=match[2])
     if Path(weights).suffix == ".safetensors":

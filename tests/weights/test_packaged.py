@@ -76,7 +76,7 @@ def test_training_starts_from_them(tmp_path):
     }  # fmt: skip
     assert main(["train", *(word for option in options.items() for word in option)]) == 0
     trained = nl3d.from_pretrained("imagenet-lite0", time_kernel=1)
-    main(["export", str(tmp_path / "run"), str(tmp_path / "out")])
+    main(["export", str(tmp_path / "run"), "--output", str(tmp_path / "out")])
     found = nl3d.from_pretrained(tmp_path / "out")
     key = "backbone.blocks.6.0.conv_pwl.weight"
     before, after = trained.state_dict()[key], found.state_dict()[key]
