@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ class TrackletSource:
         ]
         self.lengths = [len(tracklet) for tracklet in tracklets]
         self.total_frames = sum(self.lengths)
+
+    def part(self, rows: range) -> TrackletSource:
+        """Return some tracklets that follow each other as a source of their own."""
+        named = [replace(self.tracklets[row], name=self.records[row].name) for row in range(rows.start, rows.stop)]
+        return TrackletSource(named, self.path)
+
+    def record(self, row: int) -> Record:
+        """Return what is known of a tracklet."""
+        return self.records[row]
 
     def batches(
         self, parts: Sequence[range], processor: ClipProcessor, batch_size: int, *, skip_unreadable: bool = False

@@ -81,8 +81,8 @@ class Embeddings:
         if len(set(self.names)) != count:
             repeated = Counter(self.names).most_common(1)[0][0]
             raise ValueError(f"names must differ from each other, got {repeated!r} more than once")
-        self.people, self.pids = _labels(people, pids)
-        self.cameras, self.camids = _labels(cameras, camids)
+        self.people, self.pids = complete_labels(people, pids)
+        self.cameras, self.camids = complete_labels(cameras, camids)
         self._vectors: Tensor | StoredVectors = embeddings
         if isinstance(embeddings, Tensor):
             self._vectors = self._checked(embeddings, range(count))
@@ -263,7 +263,7 @@ def _precision(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _labels(
+def complete_labels(
     labels: Sequence[str | None] | None, numbers: Tensor | None
 ) -> tuple[tuple[str | None, ...] | None, Tensor | None]:
     """Complete labels from numbers, and numbers from labels if all are known."""

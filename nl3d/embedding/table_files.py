@@ -178,11 +178,22 @@ def read_parquet(path: Path) -> dict[str, Any]:
         if 4 * values > _LARGEST_RATIO * file.stat().st_size + ALLOWANCE:
             raise ValueError(f"its vectors would take {4 * values:,} bytes, far more than the file")
     tables = [parquet.ParquetFile(file).read() for file in files]
-    makers = {tuple(_metadata(table).get(name) for name in MAKER) for table in tables}
+    described = [_metadata(table) for table in tables]
+    makers = {tuple(metadata.get(name) for name in MAKER) for metadata in described}
     if len(makers) > 1:
         raise ValueError("its parts must be of one network and one output layer, got several")
     arrow = import_pyarrow("pyarrow", "a table of embeddings")
-    return from_arrow(arrow.concat_tables(tables, promote_options="default"))  # columns may lack where all is unknown
+    filled = [table for table in tables if len(table)] or tables[:1]  # a part may have no vector
+    found = from_arrow(arrow.concat_tables(filled, promote_options="default"))  # labels may be unknown in a part
+    if len(files) > 1 and "notes" in found.get("metadata", {}):
+        found["metadata"]["notes"] = json.dumps(add_notes(json.loads(metadata["notes"]) for metadata in described))
+    return found
+
+
+def add_notes(notes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add the notes of parts: their counts and their lists."""
+    first, *others = notes
+    return {key: sum((other[key] for other in others), value) for key, value in first.items()}
 
 
 def from_arrow(table: Any) -> dict[str, Any]:
@@ -209,6 +220,26 @@ def from_arrow(table: Any) -> dict[str, Any]:
 def _metadata(table: Any) -> dict[str, str]:
     content = (table.schema.metadata or {}).get(METADATA, b"{}")
     return {str(key): str(value) for key, value in json.loads(content).items()}
+
+
+def table_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a Parquet file, of the first file of a folder, or of a Lance table."""
+    if path.suffix.lower() == ".lance":
+        return _metadata(_lancedb(path).connect(path.parent).open_table(path.stem))
+    first = next(iter(sorted(path.glob("*.parquet"))), None) if path.is_dir() else path
+    if first is None:
+        return {}
+    parquet = import_pyarrow("pyarrow.parquet", f"embeddings file {str(path)!r}")
+    return _metadata(parquet.read_schema(first).empty_table())
+
+
+def read_parts(paths: Iterable[Path], metadata: Mapping[str, str]) -> Iterator[Any]:
+    """Yield Parquet files that hold a row as Arrow tables, with other metadata."""
+    parquet = import_pyarrow("pyarrow.parquet", "a folder of parts")
+    for path in paths:
+        table = parquet.ParquetFile(path).read()
+        if len(table):
+            yield table.replace_schema_metadata({METADATA: json.dumps(dict(metadata))})
 
 
 def write_lance(path: Path, batches: Iterable[Any]) -> None:

@@ -26,6 +26,7 @@ from nl3d.embedding.table_files import (
     read_csv,
     read_lance,
     read_parquet,
+    table_metadata,
     write_csv,
     write_parquet,
 )  # fmt: skip
@@ -113,6 +114,18 @@ def read_columns(path: str | Path) -> dict[str, Any]:
             columns.setdefault(labels, columns[numbers])
             del columns[numbers]
     return {**columns, "metadata": found.get("metadata")}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of embeddings without their vectors; empty if there are none, or they hold no metadata."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return dict(file.metadata() or {})
+        return table_metadata(path) if suffix in FOLDERS and path.exists() else {}
+    except _BROKEN:
+        return {}
 
 
 def _vectors(values: Any, what: str) -> Any:

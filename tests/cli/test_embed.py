@@ -109,9 +109,10 @@ def test_the_suffix_of_the_output_is_its_format(tmp_path, table, capsys):
     assert made.metadata["output"] == "features"
     assert run("rank", output, output, "--top", 1) == 0
     capsys.readouterr()
-    for source, name in ((table, "out.npz"), (film, "o.npz"), (table, "o.csv"), (table, "o")):
+    for source, name in ((table, "o.npy"), (film, "o.pt"), (table, "o.txt"), (table, "o")):
         assert run("embed", source, "--output", tmp_path / name, "--overwrite", *NETWORK) == 2
-        assert "must end in .safetensors, which is its format" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "must end in .safetensors, .npz, .parquet, .csv, .lance, which is its format" in told
     for path in (table, boxes):
         path.rename(path.with_suffix(".safetensors"))
     table, boxes = table.with_suffix(".safetensors"), boxes.with_suffix(".safetensors")

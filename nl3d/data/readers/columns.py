@@ -83,14 +83,35 @@ class ParquetTable(Table):
         self._file = open_parquet(self.path, what)
         self.header = _header(self._file.schema_arrow.names, self.name)
 
+    def columns(self, names: Sequence[str] | None = None) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number of each row, from 1, and its cells of some columns; all if left out."""
+        wanted = None if names is None else [self._file.schema_arrow.names[self.header.index(name)] for name in names]
+        yield from self._rows(1, range(self._file.num_row_groups), wanted)
+
+    def section(self, first: int, count: int) -> Iterator[tuple[int, list[str]]]:
+        """Yield some rows that follow each other; only their row groups are read."""
+        start, described = 1, self._file.metadata
+        for group in range(described.num_row_groups):
+            stop = start + described.row_group(group).num_rows
+            if start < first + count and stop > first:
+                for number, cells in self._rows(start, [group]):
+                    if first <= number < first + count:
+                        yield number, cells
+            start = stop
+
     def _lines(self, start: int) -> Iterator[tuple[int, list[str]]]:
-        number = 0
-        for batch in self._file.iter_batches(batch_size=4096):
-            for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                number += 1
+        return self.columns()
+
+    def _rows(
+        self, number: int, groups: Sequence[int], names: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, list[str]]]:
+        for batch in self._file.iter_batches(batch_size=4096, row_groups=list(groups), columns=names):
+            columns = [batch.column(name) for name in names] if names else batch.columns
+            for cells in zip(*(column.to_pylist() for column in columns), strict=True):
                 texts = [_text(cell) for cell in cells]
                 if any(texts):
                     yield number, texts
+                number += 1
 
     def error(self, line: int, message: str) -> ValueError:
         """Return an error that names the file and a row."""

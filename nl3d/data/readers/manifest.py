@@ -89,7 +89,9 @@ def read_manifest(
     return make_dataset(labelled, name=Path(path).stem, junk_pids=junk_pids, distractor_pids=distractor_pids)
 
 
-def read_manifest_tracklets(source: Any, *, check_files: bool = True) -> list[Tracklet]:
+def read_manifest_tracklets(
+    source: Any, *, check_files: bool = True, prefix_parts: bool | None = None
+) -> list[Tracklet]:
     """Read tracklets from a table, to embed them. Only the column ``path`` is required.
 
     Without a ``tracklet`` column, each row is a tracklet. Labels may be missing.
@@ -98,6 +100,7 @@ def read_manifest_tracklets(source: Any, *, check_files: bool = True) -> list[Tr
         source: The table: a CSV file, see :func:`read_manifest`, a Parquet file or a data frame with the same columns.
             Paths in a data frame are relative to the working folder.
         check_files: Whether each frame must exist; costs one read of each folder.
+        prefix_parts: Whether names carry their part; only if two parts share a name, if left out.
 
     Raises:
         FileNotFoundError: If the table, a frame or a folder is missing.
@@ -107,13 +110,14 @@ def read_manifest_tracklets(source: Any, *, check_files: bool = True) -> list[Tr
     people = number_labels(row.pid for row, _, _ in rows if row.pid)
     cameras = number_labels(row.camid for row, _, _ in rows if row.camid)
     names = [name for _, name, _ in rows]
-    shared = len(set(names)) < len(names)  # the same tracklet in two parts
+    if prefix_parts is None:
+        prefix_parts = len(set(names)) < len(names)  # the same tracklet in two parts
     tracklets = [
         Tracklet(
             frames,
             people.get(row.pid),
             cameras.get(row.camid),
-            f"{row.part}/{name}" if shared else name,
+            f"{row.part}/{name}" if prefix_parts else name,
             person=row.pid or None,
             camera=row.camid or None,
         )

@@ -91,18 +91,24 @@ class Table:
         try:
             with self.path.open(encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, 1):
-                    if "\0" in line:
-                        raise UnicodeError
-                    if '"' in line:
-                        cells = self._quoted(number, line)
-                    else:
-                        cells = [cell.strip() for cell in line.split(",")]
+                    cells = self.cells(number, line)
                     if number > start and any(cells):
                         yield number, cells
                     if not start:
                         return
         except UnicodeError:
             raise self._wrong_encoding() from None
+
+    def cells(self, number: int, line: str) -> list[str]:
+        """Split a line into its cells.
+
+        Raises:
+            UnicodeError: If it holds a zero byte, as text in UTF-16 does.
+            ValueError: If a quotation mark is not closed.
+        """
+        if "\0" in line:
+            raise UnicodeError
+        return self._quoted(number, line) if '"' in line else [cell.strip() for cell in line.split(",")]
 
     def _quoted(self, number: int, line: str) -> list[str]:
         line = line.rstrip("\n")

@@ -1,47 +1,82 @@
-"""Embeddings in the making: a folder of parts beside the output, which any process of a run may fill and go on with."""
+"""Embeddings in the making: a folder of parts beside the output, which any process of a run may fill and resume."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nl3d.data.clips.batches import Record
-from nl3d.embedding.embed import columns, make_notes
-from nl3d.embedding.vector_files import CONTENT, pack_columns
-from nl3d.files import replacing, write_safetensors, write_safetensors_rows
+from nl3d.data.clips.batches import track_numbers
+from nl3d.data.tracklet_source import TrackletSource
+from nl3d.embedding.embeddings import complete_labels
+from nl3d.embedding.table_files import add_notes, read_parts, write_lance
+from nl3d.embedding.vector_files import FOLDERS, StoredVectors, read_columns, read_metadata, write_columns
+from nl3d.files import replacing
 
 
 class OtherRunError(ValueError):
     """Parts of another run are in the way."""
 
 
+class Part(NamedTuple):
+    """Tracklets of a part that have a vector, and what became of the others.
+
+    Attributes:
+        vectors: ``(N, D)`` float32.
+        columns: Names, labels and ``frame_ranges`` of these tracklets.
+        dropped: Names of tracklets without a readable frame.
+        unreadable: What was wrong with each frame that was skipped.
+    """
+
+    vectors: Tensor
+    columns: dict[str, Any]
+    dropped: list[str]
+    unreadable: list[str]
+
+    @classmethod
+    def of(
+        cls, source: TrackletSource, rows: range, kept: Sequence[int], vectors: Tensor, unreadable: list[str]
+    ) -> Part:
+        """Describe the vectors ``kept`` of some tracklets of a source."""
+        records = {row: source.record(row) for row in rows}
+        columns = {
+            "names": [records[row].name for row in kept],
+            "people": [records[row].person for row in kept],
+            "cameras": [records[row].camera for row in kept],
+            "frame_ranges": torch.tensor([(1, source.lengths[row]) for row in kept], dtype=torch.int64).view(-1, 2),
+        }
+        chosen = set(kept)
+        dropped = [record.name for row, record in records.items() if row not in chosen]
+        return cls(vectors if kept else torch.zeros(0, 1), columns, dropped, unreadable)
+
+
 class PartFolder:
     """The finished parts of one run, in the folder ``OUTPUT.parts``.
 
-    A run is what its description says: tracklets, network, options. Files carry a digest of it in their names, so that
-    no part of another run is ever taken for one of this. Every process of the run may write at the same time, on any
-    machine that sees the folder; each file is there whole or not at all.
+    A run is identified by its description: tracklets, network, options. File names carry its digest, so parts of two
+    runs are never mixed. Every process of the run may write at the same time, on any machine that sees the folder; each
+    file is there whole or not at all. Parts are small files of embeddings, in Parquet if the output is a folder.
 
     Args:
-        output: The file that the parts will become.
-        description: All that the vectors hang on.
-        count: Parts of the whole.
+        output: The file, or for ``.parquet`` and ``.lance`` the folder, that the parts become.
+        description: Everything the vectors depend on.
+        metadata: Metadata of the output; notes and the digest are added.
+        count: Number of parts.
     """
 
-    def __init__(self, output: Path, description: Mapping[str, Any], count: int) -> None:
+    def __init__(self, output: Path, description: Mapping[str, Any], metadata: Mapping[str, str], count: int) -> None:
         self.output, self.description, self.count = output, dict(description), count
         self.path = part_folder(output)
         self.digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode()).hexdigest()[:16]
+        self.metadata = {**metadata, "run": self.digest}
+        self.suffix = ".parquet" if output.suffix.lower() in FOLDERS else ".safetensors"
 
     def open(self) -> None:
         """Make the folder, and refuse one with parts of another run.
@@ -53,14 +88,14 @@ class PartFolder:
         for other in sorted(self.path.glob("*.json")):
             if other.stem == self.digest:
                 continue
-            parts = list(self.path.glob(f"{other.stem}-*.safetensors"))
+            parts = list(self.path.glob(f"{other.stem}-*"))
             if parts:
                 raise OtherRunError(
                     f"output {str(self.output)!r} has {len(parts)} parts of another run in {str(self.path)!r}, "
                     f"which differs in {_differences(other, self.description)}; repeat its command to finish it, "
-                    "or delete the folder to begin anew"
+                    "or delete the folder to start again"
                 )
-            other.unlink(missing_ok=True)  # it came to nothing
+            other.unlink(missing_ok=True)  # it wrote no part
         self._describe()
 
     def missing(self) -> list[int]:
@@ -71,67 +106,89 @@ class PartFolder:
         return list(range(self.count))
 
     def part(self, number: int) -> Path:
-        """Give the file of a part."""
-        return self.path / f"{self.digest}-{number:07d}.safetensors"
+        """Return the file of a part."""
+        return self.path / f"{self.digest}-{number:07d}{self.suffix}"
 
-    def write(self, number: int, rows: Sequence[int], vectors: Tensor, unreadable: int) -> None:
-        """Write a part: its tracklets that have a vector, their vectors, and how many frames were skipped."""
-        tensors = {"rows": torch.tensor(rows, dtype=torch.int64), "vectors": vectors}
+    def write(self, number: int, part: Part) -> None:
+        """Write a part."""
+        notes = {"clipped_boxes": 0, "dropped_boxes": 0, "dropped_tracks": part.dropped,
+                 "unreadable_frames": len(part.unreadable)}  # fmt: skip
+        metadata = {**self.metadata, "notes": json.dumps(notes)}
+        vectors = (part.vectors.shape[0], part.vectors.shape[1]), torch.float32
         try:
-            if not self.path.is_dir():  # removed by a process that came to nothing, or that has joined the output
+            if not self.path.is_dir():  # removed by a process that found nothing, or that has joined the output
                 self.path.mkdir(exist_ok=True)
                 self._describe()
-            write_safetensors(self.part(number), tensors, {"unreadable": str(unreadable)})
+            write_columns(self.part(number), vectors, [(0, part.vectors)], part.columns, metadata)
         except FileNotFoundError:  # the same, in the middle of writing
             if not self.is_output():
                 raise
 
-    def join(
-        self, records: Sequence[Record], lengths: Sequence[int], metadata: Mapping[str, str]
-    ) -> tuple[int, int, list[str]]:
-        """Make the parts the output, holding one at a time; give its rows, its columns, and who was left out of it.
+    def join(self) -> tuple[int, int, list[str]]:
+        """Make the parts the output; memory holds names, labels and one part.
 
-        Args:
-            records: What is known of each tracklet.
-            lengths: Frames of each tracklet.
-            metadata: That of the output; notes are added.
+        Returns:
+            Rows and columns of the output, and the names of the tracklets without a vector.
 
         Raises:
-            FileNotFoundError: If a part has gone.
+            FileNotFoundError: If a part is gone.
             ValueError: If a part cannot be read, or no tracklet has a vector.
         """
-        rows: list[int] = []
-        width = unreadable = 0
+        joined: dict[str, list[Any]] = {"names": [], "people": [], "cameras": []}
+        ranges, width, notes = [torch.empty(0, 2, dtype=torch.int64)], 0, []
         for number in range(self.count):
-            with self._read(number) as file:
-                rows += file.get_tensor("rows").tolist()
-                width = max(width, file.get_slice("vectors").get_shape()[1])
-                unreadable += int(file.metadata()["unreadable"])
-        if not rows:
-            self.remove()  # or these parts, which hold nothing, would stop every later run
-            raise ValueError(f"tracklets must have a readable frame, got none in {unreadable} frames")
-        notes = make_notes(records, rows, unreadable=unreadable)
-        found = columns([records[row] for row in rows])
-        found["frame_ranges"] = torch.tensor([(1, lengths[row]) for row in rows], dtype=torch.int64)
-        header = {**metadata, "notes": json.dumps(notes), "run": self.digest, "content": CONTENT}
-        shape = len(rows), width
-        whole = (
-            self.path / f"{self.digest}.joined"
-        )  # beside the parts, so that a killed joining leaves nothing elsewhere
-        write_safetensors_rows(whole, "embeddings", shape, self._vectors(), pack_columns(found), header)
+            part = self._read(number)
+            notes.append(json.loads(part["metadata"]["notes"]))
+            if rows := part["embeddings"].shape[0]:
+                width = part["embeddings"].shape[1]
+                joined["names"] += part["names"]
+                for name in ("people", "cameras"):
+                    joined[name] += part.get(name) or [None] * rows
+                ranges.append(part["frame_ranges"])
+        total = add_notes(notes)
+        if not joined["names"]:
+            self.remove()  # empty parts would stop every later run
+            frames = total["unreadable_frames"]
+            raise ValueError(f"tracklets must have a readable frame, got none in {frames} frames")
+        self._become_output(joined, torch.cat(ranges), width, {**self.metadata, "notes": json.dumps(total)})
+        return len(joined["names"]), width, total["dropped_tracks"]
+
+    def _become_output(
+        self, joined: Mapping[str, list[Any]], ranges: Tensor, width: int, metadata: Mapping[str, str]
+    ) -> None:
+        suffix = self.output.suffix.lower()
+        if suffix == ".parquet":
+            for path in self.path.iterdir():
+                if not path.name.startswith(f"{self.digest}-"):
+                    path.unlink()
+            self.path.rename(self.output)
+            return
+        # beside the parts, so that a killed process leaves nothing elsewhere
+        whole = self.path / f"{self.digest}.joined{suffix}"
+        if suffix == ".lance":
+            write_lance(whole, read_parts(map(self.part, range(self.count)), metadata))
+        else:
+            people, pids = complete_labels(joined["people"], None)
+            cameras, camids = complete_labels(joined["cameras"], None)
+            columns = {
+                "names": joined["names"], "people": people, "cameras": cameras, "pids": pids, "camids": camids,
+                "track_ids": torch.tensor(track_numbers(joined["names"])), "frame_ranges": ranges,
+            }  # fmt: skip
+            shape = len(joined["names"]), width
+            write_columns(whole, (shape, torch.float32), self._vectors(), columns, metadata)
         whole.replace(self.output)
-        return *shape, notes["dropped_tracks"]
 
     def remove(self) -> None:
-        """Delete all that this run has put into the folder, and the folder if nothing else is in it."""
+        """Delete everything of this run in the folder, and the folder if nothing else is in it."""
         for pattern in (f"{self.digest}*", f".{self.digest}*"):
             for path in self.path.glob(pattern):
-                path.unlink(missing_ok=True)
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
 
     def is_output(self) -> bool:
-        """Whether the output is there, and is what this run makes."""
+        """Whether the output is there, and is that of this run."""
         return run_of(self.output) == self.digest
 
     def _describe(self) -> None:
@@ -140,63 +197,46 @@ class PartFolder:
             with replacing(path) as unfinished:
                 unfinished.write_text(json.dumps(self.description, indent=1), encoding="utf-8")
 
-    def _vectors(self) -> Iterator[Tensor]:
+    def _vectors(self) -> Iterator[tuple[int, Tensor]]:
+        start = 0
         for number in range(self.count):
-            with self._read(number) as file:
-                vectors = file.get_tensor("vectors")
-            if vectors.numel():
-                yield vectors
+            vectors = self._read(number)["embeddings"]
+            if count := vectors.shape[0]:
+                yield start, vectors.read(range(count)) if isinstance(vectors, StoredVectors) else vectors
+                start += count
 
-    def _read(self, number: int) -> Any:
+    def _read(self, number: int) -> dict[str, Any]:
         path = self.part(number)
         if not path.exists():
             raise FileNotFoundError(f"part {str(path)!r} does not exist any more")
         try:
-            return safe_open(path, framework="pt")
-        except SafetensorError as error:
+            return read_columns(path)
+        except ValueError as error:
             raise ValueError(
                 f"part {str(path)!r} cannot be read: {error}; delete it and repeat the command, which makes it again"
             ) from error
 
 
 def part_folder(output: Path) -> Path:
-    """Give the folder of an output's parts."""
+    """Return the folder of an output's parts."""
     return output.with_name(f"{output.name}.parts")
 
 
 def run_of(output: Path) -> str | None:
-    """Read from an embeddings file which run made it; None where there is no such file, or it does not say."""
-    if not output.is_file():
-        return None
-    try:
-        with safe_open(output, framework="pt") as file:
-            return dict(file.metadata() or {}).get("run")
-    except SafetensorError:
-        return None
-
-
-def source_digest(tracklets: Sequence[Any], records: Sequence[Record]) -> str:
-    """Hash what tracklets are, as far as no frame must be read for it: their names, labels and frames' names."""
-    digest = hashlib.sha256()
-    for tracklet, record in zip(tracklets, records, strict=True):
-        names = getattr(tracklet.frames, "names", None)
-        frames = b"\n".join(names.tolist()) if names is not None else os.fsencode("\n".join(map(str, tracklet.frames)))
-        folder = getattr(tracklet.frames, "folder", "")
-        digest.update(os.fsencode("\n".join(map(str, (*record, folder, len(frames), "")))))
-        digest.update(frames)
-    return digest.hexdigest()[:16]
+    """Read from embeddings which run made them; None if there are none, or they do not say."""
+    return read_metadata(output).get("run")
 
 
 def owners(missing: Sequence[int], world: int) -> str:
-    """Say whose parts are missing.
+    """Name the ranks whose parts are missing.
 
     Example:
         >>> owners([1, 3, 5, 6], world=4)
         '2 of rank 1, 1 of rank 2, 1 of rank 3'
     """
     shares = Counter(number % world for number in missing)
-    told = [f"{count} of rank {rank}" for rank, count in sorted(shares.items())]
-    return ", ".join(told[:8]) + (f" and of {len(told) - 8} more ranks" if len(told) > 8 else "")
+    named = [f"{count} of rank {rank}" for rank, count in sorted(shares.items())]
+    return ", ".join(named[:8]) + (f" and of {len(named) - 8} more ranks" if len(named) > 8 else "")
 
 
 def _differences(other: Path, description: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import nl3d
 from nl3d.cli import main
 from nl3d.data.frames.names import FrameNames
 from nl3d.data.sources import open_source
+from nl3d.data.tracklet_source import TrackletSource
 from nl3d.data.tracklets import Tracklet
 from nl3d.embedding.embedder import TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings
@@ -76,6 +77,51 @@ def test_the_file_is_what_embed_gives(tmp_path, table):
     found.metadata["run"] = run_digest
     found.save(tmp_path / "again.safetensors", overwrite=True)
     assert (tmp_path / "again.safetensors").read_bytes() == output.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet", ".lance"])
+def test_every_output_holds_the_same(tmp_path, table, suffix):
+    if suffix != ".npz" and suffix != ".csv":
+        pytest.importorskip("pyarrow")
+    if suffix == ".lance":
+        pytest.importorskip("lancedb")
+    for name in ("1_0", "1_1", *(f"0_{frame}" for frame in range(LENGTHS[0]))):
+        (tmp_path / "frames" / f"{name}.jpg").write_bytes(b"noise")
+    run(table, tmp_path / "one.safetensors", skip_unreadable=True)
+    output = tmp_path / f"two{suffix}"
+    for rank in (1, 0):
+        outcome = run(table, output, rank, 2, skip_unreadable=True)
+    assert (outcome.joined, outcome.dropped) == (True, ("t0",))
+    found, expected = Embeddings.load(output), Embeddings.load(tmp_path / "one.safetensors")
+    for name in ("embeddings", "track_ids", "frame_ranges", "pids", "camids"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert (found.names, found.people, found.cameras) == (expected.names, expected.people, expected.cameras)
+    kept = [key for key in expected.metadata if suffix != ".csv" or key in ("network", "output")]
+    assert found.metadata == {key: expected.metadata[key] for key in kept}
+    assert left(output) == ["one.safetensors", f"two{suffix}"]
+    if suffix in (".parquet", ".lance"):
+        assert run(table, output, skip_unreadable=True).text.endswith("delete it to start again")
+        with pytest.raises(FileExistsError, match="exists already; delete it, or choose another name"):
+            run(table, output, skip_unreadable=True, overwrite=True)
+        with pytest.raises(FileExistsError, match="exists already"):
+            run(table, output, batch_size=3, skip_unreadable=True)
+        run(table, tmp_path / f"broken{suffix}", 0, 2, skip_unreadable=True)
+        (tmp_path / f"other{suffix}").mkdir()
+        with pytest.raises(FileExistsError, match="exists already"):
+            run(table, tmp_path / f"other{suffix}")
+
+
+def test_a_table_that_is_not_sorted_is_read_whole_and_gives_the_same(tmp_path, table):
+    run(table, tmp_path / "sorted.safetensors")
+    header, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *rows[1:], rows[0]]) + "\n")  # t0 has one frame
+    found = [run(table, tmp_path / "mixed.safetensors", rank, 2) for rank in (0, 1)]
+    assert found[1].joined
+    mixed, expected = (Embeddings.load(tmp_path / f"{name}.safetensors") for name in ("mixed", "sorted"))
+    assert sorted(mixed.names) == sorted(expected.names)
+    rows = expected.places(mixed.names)
+    torch.testing.assert_close(mixed.embeddings, expected.embeddings[rows])
+    assert torch.equal(mixed.pids, expected.pids[rows])
 
 
 def test_a_folder_of_tracklets_is_shared_like_a_table(tmp_path):
@@ -158,7 +204,7 @@ def test_what_a_dead_process_left_undone_is_named_and_done_by_any_number_of_othe
     assert not outcome.complete
     assert "3 of the 8 parts of" in outcome.text
     assert "are still missing (3 of rank 1)" in outcome.text
-    assert "repeat the same command, which goes on from here" in outcome.text
+    assert "repeat the same command, which resumes from here" in outcome.text
     models = [seeded(TinyNet) for _ in range(4)]
     made = [run(table, output, rank, 4, model=models[rank]).made for rank in range(4)]
     assert made == [1, 1, 0, 1]  # parts 4, 1 and 7
@@ -201,12 +247,16 @@ def test_a_run_that_came_to_nothing_is_in_nobody_s_way(tmp_path, table):
 def test_one_process_joins_what_a_killed_joining_left(tmp_path, table, monkeypatch):
     output = tmp_path / "out.safetensors"
 
-    def killed(path, *_):
-        path.write_text("half")
-        raise KeyboardInterrupt
+    write = parts.write_columns
+
+    def killed(path, *arguments):
+        if "joined" in path.name:
+            path.write_text("half")
+            raise KeyboardInterrupt
+        write(path, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(parts, "write_safetensors_rows", killed)
+        patched.setattr(parts, "write_columns", killed)
         with pytest.raises(KeyboardInterrupt):
             run(table, output)
     outcome = run(table, output, 1, 2)
@@ -240,7 +290,7 @@ def test_a_finished_run_is_not_repeated(tmp_path, table):
     for options in ({}, {"rank": 1, "world": 2}, {"rank": 1, "world": 2, "overwrite": True}):
         outcome = run(table, output, **options)
         assert (outcome.complete, outcome.joined, outcome.made) == (True, False, 0)
-        assert "is there already, made by this very run; delete it to begin anew" in outcome.text
+        assert "is there already, made by this very run; delete it to start again" in outcome.text
     assert run(table, output, overwrite=True).made == COUNT
     with pytest.raises(FileExistsError, match="exists already; choose another name"):
         run(table, output, batch_size=3)
@@ -447,12 +497,12 @@ def test_names_and_labels_may_be_longer_than_a_header(tmp_path, monkeypatch):
 
 def test_what_vectors_hang_on_is_told_apart(table):
     source = open_source(table)
-    digest = parts.source_digest(source.tracklets, source.records)
+    digest = shards.source_digest(source)
     table.write_text(table.read_text() + "frames/1_0.jpg,t22,11,1\n")
     longer = open_source(table)
-    assert parts.source_digest(longer.tracklets, longer.records) != digest
+    assert shards.source_digest(longer) != digest
     moved = [Tracklet(FrameNames("elsewhere", tracklet.frames.names)) for tracklet in source.tracklets]
-    assert parts.source_digest(moved, source.records) != digest
+    assert shards.source_digest(TrackletSource(moved)) != digest
     tracklets = [Tracklet(list(tracklet.frames)) for tracklet in source.tracklets]
-    by_path = parts.source_digest(tracklets, source.records)
-    assert by_path != parts.source_digest(tracklets[::-1], source.records)
+    by_path = shards.source_digest(TrackletSource(tracklets))
+    assert by_path != shards.source_digest(TrackletSource(tracklets[::-1]))
