@@ -24,6 +24,7 @@ AddParser = Callable[[Any], None]
 
 _COMMANDS = {
     "list": ("listing", "nl3d list --model resnet3d50_nl"),
+    "info": ("info", "nl3d info bundled"),
     "embed": ("embed", "nl3d embed camera1.mp4 --tracks camera1.txt --output camera1.safetensors"),
     "rank": ("rank", "nl3d rank camera1.safetensors camera2.safetensors --top 5"),
     "evaluate": ("evaluate", "nl3d evaluate query.safetensors gallery.safetensors --metric cosine"),

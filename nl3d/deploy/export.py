@@ -112,7 +112,7 @@ def export(
         if half:
             raise ValueError(f"half must be left out for {format}, whose runtimes choose their own precision")
         check_output(path, overwrite=overwrite, suffixes=FORMATS[format].suffixes[-1:])
-    network = _open(source, which)
+    network = open_network(source, which)
     if about:
         network.pretrained_cfg = {**(getattr(network, "pretrained_cfg", None) or {}), **about}  # type: ignore[assignment]
     if format == WEIGHTS_FORMAT:
@@ -140,7 +140,8 @@ def _choose_format(path: Path, format: str | None) -> str:
     return format
 
 
-def _open(source: str | os.PathLike[str] | nn.Module, which: Literal["last", "best"]) -> nn.Module:
+def open_network(source: str | os.PathLike[str] | nn.Module, which: Literal["last", "best"] = "last") -> nn.Module:
+    """Open a network by name, from a file or from a run; a network is copied."""
     if isinstance(source, nn.Module):
         return deepcopy(source)
     if (Path(source) / LAST).exists():
