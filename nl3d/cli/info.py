@@ -67,7 +67,8 @@ def _of_network(network: nn.Module) -> dict[str, Any]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from nl3d.data.clips.processor import ClipProcessor
-    from nl3d.embedding.network import choose_layer, fingerprint
+    from nl3d.embedding.network import choose_layer
+    from nl3d.models.fingerprint import fingerprint
 
     cfg: Any = network.pretrained_cfg
     processor = ClipProcessor.of(network)
