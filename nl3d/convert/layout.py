@@ -97,11 +97,6 @@ def separate_kernel(weight: Tensor) -> tuple[Tensor, Tensor, float]:
         - ``weight``: ``(out_channels, in_channels, t, h, w)``
         - Output: ``(in_channels, in_channels, t, 1, 1)``, ``(out_channels, in_channels, 1, h, w)``, and the share of
           the full kernel's sum of squares that the pair keeps: 1 if it is exact
-
-    Example:
-        >>> temporal, spatial, kept = separate_kernel(torch.ones(8, 4, 3, 3, 3))
-        >>> temporal.shape, spatial.shape, round(kept, 6)
-        (torch.Size([4, 4, 3, 1, 1]), torch.Size([8, 4, 1, 3, 3]), 1.0)
     """
     channels, rank, frames, height, width = weight.shape
     matrix = weight.double().permute(0, 3, 4, 1, 2).reshape(channels * height * width, rank * frames)

@@ -51,10 +51,6 @@ def read_checkpoint(source: str | Path | Mapping[str, Any]) -> ForeignCheckpoint
     """Read weights from safetensors, zip or legacy ``.pth``, a pickle of numpy arrays (Caffe2), or a state dict.
 
     The tensors are the caller's own: they share no memory with a mapped file or with the state dict that was given.
-
-    Example:
-        >>> read_checkpoint({"state_dict": {"module.conv1.weight": torch.zeros(8, 3, 7, 7)}}).tensors.keys()
-        dict_keys(['conv1.weight'])
     """
     if isinstance(source, nn.Module):
         raise TypeError(f"path_or_state_dict must be a path or a state dict, got {type(source).__name__}; pass its "

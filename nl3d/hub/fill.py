@@ -37,15 +37,7 @@ class _WithoutDraws(TorchFunctionMode):
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """Build what is built within on the meta device, in a moment: for :func:`fill_model` to fill.
-
-    Example:
-        >>> with on_meta():
-        ...     layer = torch.nn.Linear(100_000, 100_000)
-        >>> fill_model(layer, {"weight": torch.zeros(1), "bias": torch.zeros(1)})
-        Traceback (most recent call last):
-        ValueError: tensors must fill Linear wholly and be used wholly, got of another shape: weight (1,) for ...
-    """
+    """Build what is built within on the meta device, in a moment: for :func:`fill_model` to fill."""
     with torch.device("meta"), _WithoutDraws():
         yield
 

@@ -34,13 +34,6 @@ def inflate_state_dict(
         init: ``"average"``: every plane is 1/t of the image's kernel. ``"center"``: the middle plane is the image's and
             the others are zero.
         keep_classifier: Whether ``fc`` becomes the classifier of a ``"linear"`` head instead of being dropped.
-
-    Example:
-        >>> from nl3d.models.resnet3d import ResNet3d
-        >>> model = ResNet3d(block_counts=(1, 1, 1, 1), base_width=8)
-        >>> inflated = inflate_state_dict({"layer1.0.conv2.weight": torch.ones(8, 8, 3, 3)}, model)
-        >>> {key: tuple(tensor.shape) for key, tensor in inflated.items()}
-        {'layer1.0.conv2.temporal.weight': (8, 8, 3, 1, 1), 'layer1.0.conv2.spatial.weight': (8, 8, 1, 3, 3)}
     """
     if keep_classifier and not isinstance(getattr(model, "head", None), LinearHead):
         raise ValueError("keep_classifier needs a network with head='linear', whose classifier is on the same features")

@@ -160,13 +160,10 @@ class SeparableConv3d(nn.Module):
                 time_padding=time_padding,
             )
         layer = layer.to_empty(device=conv.weight.device).to(conv.weight.dtype)
-        nn.init.dirac_(layer.temporal.weight, groups=conv.groups)
-        with torch.no_grad():
-            centre = layer.temporal.weight[:, :, time_kernel // 2 : time_kernel // 2 + 1].clone()
-            layer.temporal.weight.copy_(centre / time_kernel)
-            layer.spatial.weight.copy_(conv.weight.unsqueeze(2))
-            if conv.bias is not None and layer.spatial.bias is not None:
-                layer.spatial.bias.copy_(conv.bias)
+        tensors = layer.inflate("weight", conv.weight.detach(), init="average")
+        if conv.bias is not None:
+            tensors |= layer.inflate("bias", conv.bias.detach(), init="average")
+        layer.load_state_dict(tensors)
         return layer.train(conv.training)
 
 

@@ -130,7 +130,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def evaluate_distmat(
+def evaluate_distmat(  # noqa: D417 - the others are those of evaluate
     distmat: Array,
     q_pids: Labels,
     g_pids: Labels,
@@ -148,16 +148,7 @@ def evaluate_distmat(
 
     Args:
         distmat: Distance of every query to every gallery row, as a tensor or a NumPy array.
-        q_pids: As for :func:`evaluate`.
-        g_pids: As for :func:`evaluate`.
-        q_camids: As for :func:`evaluate`.
-        g_camids: As for :func:`evaluate`.
-        ap: As for :func:`evaluate`.
-        ranks: As for :func:`evaluate`.
-        junk_pids: As for :func:`evaluate`.
-        distractor_pids: As for :func:`evaluate`.
-        exclude_same_camera: As for :func:`evaluate`.
-        chunk_size: As for :func:`evaluate`.
+        q_pids: As for :func:`evaluate`, and so are all that follow.
 
     Shape:
         - distmat: ``(num_query, num_gallery)``

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,13 +33,7 @@ class RankingMetric(torchmetrics.Metric):
     needs a query with a match in it.
 
     Args:
-        metric: As for :func:`evaluate`.
-        ap: As for :func:`evaluate`.
-        ranks: As for :func:`evaluate`.
-        junk_pids: As for :func:`evaluate`.
-        distractor_pids: As for :func:`evaluate`.
-        exclude_same_camera: As for :func:`evaluate`.
-        rerank: As for :func:`evaluate`.
+        metric: As for :func:`evaluate`, and so are all that follow.
 
     Raises:
         ModuleNotFoundError: On import, if torchmetrics is not installed.
@@ -74,13 +68,15 @@ class RankingMetric(torchmetrics.Metric):
         rerank: KReciprocal | None = None,
     ) -> None:
         super().__init__()
-        self.metric = metric
-        self.ap = ap
-        self.ranks = tuple(ranks)
-        self.junk_pids = tuple(junk_pids)
-        self.distractor_pids = tuple(distractor_pids)
-        self.exclude_same_camera = exclude_same_camera
-        self.rerank = rerank
+        self.rules: dict[str, Any] = {
+            "metric": metric,
+            "ap": ap,
+            "ranks": tuple(ranks),
+            "junk_pids": tuple(junk_pids),
+            "distractor_pids": tuple(distractor_pids),
+            "exclude_same_camera": exclude_same_camera,
+            "rerank": rerank,
+        }
         for name in ("embeddings", "pids", "camids", "roles"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -109,13 +105,7 @@ class RankingMetric(torchmetrics.Metric):
             pids[is_gallery],
             camids[is_query],
             camids[is_gallery],
-            metric=self.metric,
-            ap=self.ap,
-            ranks=self.ranks,
-            junk_pids=self.junk_pids,
-            distractor_pids=self.distractor_pids,
-            exclude_same_camera=self.exclude_same_camera,
-            rerank=self.rerank,
+            **self.rules,
         )
         scores: dict[str, float] = {"mAP": result.mAP, "mINP": result.mINP}
         scores |= {"num_valid_queries": result.num_valid_queries}

@@ -38,12 +38,8 @@ class InflatedReID(ReIDNetwork, PretrainedMixin):
         non_local_mode: As ``mode`` of :class:`~nl3d.NonLocalBlock3d`.
         non_local_scale: As its ``scale``.
         non_local_subsample: As its ``subsample``.
-        time_kernel: As for :class:`~nl3d.Inflate2dTo3d`, as are the next five.
-        init: See there.
-        separable: See there.
-        time_padding: See there.
-        time_stride: See there.
-        where: See there. A network with a function here cannot be saved.
+        time_kernel: As for :class:`~nl3d.Inflate2dTo3d`, and so are all up to ``where``. A network with a function as
+            ``where`` cannot be saved.
         backbone_options: Options of :func:`timm.create_model`.
 
     Shape:

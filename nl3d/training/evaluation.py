@@ -37,9 +37,8 @@ class Evaluation:
         self.dataset, self.config, self.accelerator = dataset, config, accelerator
         not_people = set(dataset.junk_pids)
         gallery = [tracklet for tracklet in dataset.gallery if tracklet.pid not in not_people]  # junk is never ranked
-        places = {id(tracklet): place for place, tracklet in enumerate(_distinct((*dataset.query, *gallery)))}
-        self.tracklets = _distinct((*dataset.query, *gallery))
-        self.gallery = gallery
+        self.gallery, self.tracklets = gallery, _distinct((*dataset.query, *gallery))
+        places = {id(tracklet): place for place, tracklet in enumerate(self.tracklets)}
         self.query_rows = torch.tensor([places[id(tracklet)] for tracklet in dataset.query])
         self.gallery_rows = torch.tensor([places[id(tracklet)] for tracklet in gallery])
 
@@ -96,15 +95,9 @@ class Evaluation:
 
 def as_json(result: RankingResult) -> dict[str, Any]:
     """Return what a run records of an evaluation; the ranks of the CMC are text, since JSON has no other keys."""
-    return {
-        "cmc": {str(rank): value for rank, value in result.cmc.items()},
-        "mAP": result.mAP,
-        "mINP": result.mINP,
-        "num_queries": result.num_queries,
-        "num_valid_queries": result.num_valid_queries,
-        "num_gallery": result.num_gallery,
-        "ap": result.ap,
-    }
+    names = ("mAP", "mINP", "num_queries", "num_valid_queries", "num_gallery", "ap")
+    cmc = {str(rank): value for rank, value in result.cmc.items()}
+    return {"cmc": cmc, **{name: getattr(result, name) for name in names}}
 
 
 def _labels(tracklets: Sequence[Tracklet], name: str) -> list[int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.utils import tqdm
 from torch import Tensor, nn
 
 from nl3d.losses import ReIDLoss
@@ -29,40 +30,16 @@ from nl3d.training.checkpoint import (
     write_text,
 )
 from nl3d.training.config import TrainingConfig
-from nl3d.training.ema import averaged_model
 from nl3d.training.networks import BEST, describe_network
-from nl3d.training.optimizer import learning_rate, make_optimizer
+from nl3d.training.optimizer import averaged_model, learning_rate, make_optimizer
 from nl3d.training.step import MicroBatch, NotFiniteError, backward
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from nl3d.training.batches import TrainBatches
+
 _log = logging.getLogger("nl3d.training")
-
-
-class Batches(Protocol):
-    """Source of this rank's batches; an epoch always has the same ones."""
-
-    @property
-    def steps_per_epoch(self) -> int: ...
-
-    def epoch(self, epoch: int) -> Iterator[tuple[Sequence[MicroBatch], int]]:
-        """Yield the micro-batches of each step that is left of an epoch, and the number of unreadable frames."""
-        ...
-
-    def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
-        """Return the state after some steps of an epoch, as plain data."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state."""
-        ...
-
-
-class Evaluate(Protocol):
-    """Scores of a network, the same on all ranks; ``mAP`` decides which is the best."""
-
-    def __call__(self, network: nn.Module) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -89,8 +66,8 @@ class Trainer:
         config: Configuration.
         run: Folder of the run.
         network: Network to train; its output is a :class:`~nl3d.ReIDOutput`.
-        batches: Source of batches.
-        evaluate: Scores of the network.
+        batches: Batches of this rank; an epoch always has the same ones.
+        evaluate: Returns the scores of a network, the same on all ranks; ``mAP`` decides which is the best.
         accelerator: Group of processes.
         criterion: Loss, as for :func:`~nl3d.training.step.loss_terms`; its parameters, if any, are trained too. The
             default is the :class:`~nl3d.ReIDLoss` of the configuration.
@@ -103,8 +80,8 @@ class Trainer:
         config: TrainingConfig,
         run: Path,
         network: nn.Module,
-        batches: Batches,
-        evaluate: Evaluate,
+        batches: TrainBatches,
+        evaluate: Callable[[nn.Module], dict[str, Any]],
         accelerator: Accelerator,
         *,
         criterion: nn.Module | None = None,
@@ -301,11 +278,8 @@ class Trainer:
         )
 
     def _bar(self) -> Any:
-        from huggingface_hub.utils import tqdm
-
-        total = self.config.epochs * self.batches.steps_per_epoch
-        off = not self.shows_progress
-        return tqdm(total=total, initial=self.progress.step, unit=" steps", disable=off, name="nl3d.training")
+        total, done = self.config.epochs * self.batches.steps_per_epoch, self.progress.step
+        return tqdm(total=total, initial=done, unit=" steps", disable=not self.shows_progress, name="nl3d.training")
 
 
 def make_criterion(config: TrainingConfig) -> ReIDLoss:

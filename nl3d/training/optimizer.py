@@ -1,4 +1,4 @@
-"""The optimiser of a configuration, and its learning rate as a function of time."""
+"""The optimiser of a configuration, its learning rate as a function of time, and the average of the weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nl3d.training.config import TrainingConfig
 
@@ -30,11 +31,6 @@ def learning_rate(config: TrainingConfig, epoch: float) -> float:
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 4.2: 0.0003, "reducing it by exponential decay with decay rate
     0.001 at 150 epochs" of 300; read as the rule of Hermans et al. 2017, arXiv:1703.07737, which has this form.
-
-    Example:
-        >>> from nl3d.training.config import recipe
-        >>> [f"{learning_rate(recipe('paper'), epoch):.2e}" for epoch in (0, 150, 225, 300)]
-        ['3.00e-04', '3.00e-04', '9.49e-06', '3.00e-07']
     """
     rise = config.warmup * config.epochs
     factor = 1.0
@@ -48,3 +44,21 @@ def learning_rate(config: TrainingConfig, epoch: float) -> float:
     if epoch < rise:
         factor *= 0.01 + 0.99 * epoch / rise
     return config.lr * factor
+
+
+def averaged_model(network: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a network whose parameters and buffers follow it as a moving average.
+
+    The decay rises from 2 / 11 to its value as ``(1 + n) / (10 + n)`` at step ``n``, so that the initial weights are
+    soon forgotten. Buffers that are no floating-point numbers are copied.
+    """
+
+    def update(averages: Any, current: Any, count: Tensor | int) -> None:
+        step = int(count)
+        rising = min(decay, (1 + step) / (10 + step)) if averages[0].is_floating_point() else 0.0
+        get_ema_multi_avg_fn(rising)(averages, current, count)
+
+    average = AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.n_averaged += 1  # the initial weights are the first average, so the first step is no copy
+    average.module.eval()
+    return average

@@ -56,10 +56,6 @@ def processes_started(environ: Mapping[str, str]) -> int:
 
     On CPUs without MPI, ``accelerate launch --cpu --num_processes N`` starts one process (accelerate 1.15). This
     process then trains alone, and the log says so.
-
-    Example:
-        >>> processes_started({"WORLD_SIZE": "2", "RANK": "0"}), processes_started({})
-        (2, 1)
     """
     for name in _SIZES:
         if name in environ:

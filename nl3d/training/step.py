@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,11 +96,9 @@ def _backward_joined(
     return {name: term.detach().float() for name, term in terms.items()}
 
 
-@contextmanager
-def _exchange(accelerator: Accelerator, model: nn.Module, *, last: bool) -> Iterator[None]:
+def _exchange(accelerator: Accelerator, model: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
     """Exchange gradients between ranks only in the last backward pass."""
-    with nullcontext() if last else accelerator.no_sync(model):
-        yield
+    return nullcontext() if last else accelerator.no_sync(model)
 
 
 @contextmanager

@@ -21,24 +21,14 @@ def scores_of(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """Format the mean and, from two values on, the sample deviation.
-
-    Example:
-        >>> mean_and_deviation([80.0, 82.0]), mean_and_deviation([80.0]), mean_and_deviation([])
-        ('81.0 ± 1.4', '80.0', '')
-    """
+    """Format the mean and, from two values on, the sample deviation."""
     if not values:
         return ""
     return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def split_summary(results: Sequence[Mapping[str, Any]]) -> str:
-    """Format mean and deviation over splits on one line.
-
-    Example:
-        >>> split_summary([{"cmc": {"1": r, "5": 1.0, "10": 1.0}, "mAP": 0.9} for r in (0.8, 0.9)])
-        '2 splits: rank-1 85.0 ± 7.1 %, rank-5 100.0 ± 0.0 %, rank-10 100.0 ± 0.0 %, mAP 90.0 ± 0.0 %'
-    """
+    """Format mean and deviation over splits on one line."""
     scores = [scores_of(result) for result in results]
     parts = [f"{column} {mean_and_deviation([score[column] for score in scores])} %" for column in SCORES]
     return f"{len(results)} splits: {', '.join(parts)}"

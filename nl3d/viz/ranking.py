@@ -38,10 +38,6 @@ def draw_ranking(rows: Sequence[Sequence[Tile]], *, tile_size: tuple[int, int] =
     Args:
         rows: The tiles of each row; rows may differ in length.
         tile_size: Height and width of the box that a picture is fitted into, in pixels; its proportions stay.
-
-    Example:
-        >>> draw_ranking([[Tile(None, "a", "query"), Tile(None, "b", "0.123", True)]], tile_size=(64, 32)).size
-        (108, 118)
     """
     if not rows or not all(rows):
         raise ValueError("rows must hold at least one tile each, got none")

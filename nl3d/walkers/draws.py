@@ -17,10 +17,6 @@ class Draws:
     Streams are independent, so a camera does not change when identities are added, and no global generator is used.
     Only the raw bits of Philox are used, which NumPy keeps stable across versions. Distributions are computed here,
     since NumPy may change its own.
-
-    Example:
-        >>> Draws(7, "camera", 3).uniform() == Draws(7, "camera", 3).uniform()
-        True
     """
 
     def __init__(self, *key: int | str) -> None:

@@ -146,12 +146,7 @@ def find_spec(model: str, weights: str) -> WeightsSpec:
 
 
 def weights_table(columns: Sequence[str] | None = None) -> str:
-    """Every record as a row of a Markdown table, for the documentation.
-
-    Example:
-        >>> print(weights_table(["weights", "licence"]).splitlines()[2])
-        | `imagenet` | BSD-3-Clause |
-    """
+    """Every record as a row of a Markdown table, for the documentation."""
     rows = [_row(spec) for spec in WEIGHTS]
     columns = columns or tuple(rows[0])
     table = [columns, ["---"] * len(columns), *([row[column] for column in columns] for row in rows)]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nl3d.training.ema import averaged_model
 from nl3d.training.networks import build_network
+from nl3d.training.optimizer import averaged_model
 from tests.training.toys import toy_config
 
 

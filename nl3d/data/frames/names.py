@@ -22,11 +22,6 @@ class FrameNames(Sequence[Path]):
     """Image files of a folder as a sequence of paths, which are built on access.
 
     Names are stored in one byte array (about 20 bytes per frame instead of a few hundred for a path); slices are views.
-
-    Example:
-        >>> frames = FrameNames("people", ["0001.jpg", "0002.jpg", "0003.jpg"])
-        >>> len(frames), frames[-1].as_posix(), [path.name for path in frames[::2]]
-        (3, 'people/0003.jpg', ['0001.jpg', '0003.jpg'])
     """
 
     __slots__ = ("folder", "names")
@@ -63,12 +58,7 @@ class FrameNames(Sequence[Path]):
 
 
 def natural_key(name: str) -> tuple[list[str | tuple[int, str]], str]:
-    """Sort key under which ``frame2`` comes before ``frame10``, and ``frame.jpg`` before both.
-
-    Example:
-        >>> sorted(["frame10.jpg", "frame2.jpg", "frame.jpg"], key=natural_key)
-        ['frame.jpg', 'frame2.jpg', 'frame10.jpg']
-    """
+    """Sort key under which ``frame2`` comes before ``frame10``, and ``frame.jpg`` before both."""
     stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a path each is slow
     parts = re.split(r"(\d+)", stem if suffix.lower() in IMAGE_SUFFIXES else name)
     # text is at even places and digits are at odd ones, so that any two keys compare
@@ -81,12 +71,7 @@ def _magnitude(digits: str) -> tuple[int, str]:
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Sort file names in natural order; fast if their numbers are padded, as in every published data set.
-
-    Example:
-        >>> sort_names(["f10.jpg", "f9.jpg"]), sort_names(["f10.jpg", "f09.jpg"])
-        (['f9.jpg', 'f10.jpg'], ['f09.jpg', 'f10.jpg'])
-    """
+    """Sort file names in natural order; fast if their numbers are padded, as in every published data set."""
     names = list(names)
     if len({name.translate(_SAME_DIGITS) for name in names}) <= 1:
         return sorted(names)  # names of one form are in the order of their characters

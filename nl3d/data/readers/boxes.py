@@ -257,11 +257,6 @@ def cut_box(image: Tensor, box: NDArray[np.float64]) -> tuple[Tensor, bool] | No
 
     Returns:
         The pixels, and whether some of the box lay outside the frame; None if all of it did.
-
-    Example:
-        >>> pixels, clipped = cut_box(torch.zeros(3, 40, 100), np.array([-4.0, 10.0, 20.0, 50.0]))
-        >>> pixels.shape, clipped
-        (torch.Size([3, 30, 16]), True)
     """
     height, width = image.shape[-2:]
     left, top = round(box[0]), round(box[1])

@@ -35,18 +35,13 @@ def person_number(name: str) -> int:
     return int(match[1])
 
 
-def pick_split(splits: Sequence[Split], split: int) -> Split:
-    """Return one of the splits."""
-    if not 0 <= split < len(splits):
-        raise ValueError(f"split must be from 0 to {len(splits) - 1}, got {split}")
-    return splits[split]
-
-
 def two_camera_dataset(
     name: str, cameras: Sequence[Path], splits: Sequence[Split], split: int, *, protocol: str
 ) -> ReIDDataset:
     """Make a data set of one split. Queries are the test half under camera 1, the gallery is that under camera 2."""
-    chosen = pick_split(splits, split)
+    if not 0 <= split < len(splits):
+        raise ValueError(f"split must be from 0 to {len(splits) - 1}, got {split}")
+    chosen = splits[split]
 
     def tracklet(person: str, camid: int, pid: int) -> Tracklet:
         folder = cameras[camid - 1] / person
