@@ -1,4 +1,4 @@
-"""What the shapes of renamed tensors tell of a network."""
+"""Options of a network from the shapes of its renamed tensors."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _frames(tensors: Tensors, conv: str) -> int:
 
 
 def _non_local(tensors: Tensors, places: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Modes that the tensors give away, and widths where they are not half of the block's."""
+    """Modes that the tensors show, and widths where they are not half of the block's."""
     if not places:
         return {}
     known: dict[str, Any] = {}

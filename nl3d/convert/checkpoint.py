@@ -40,10 +40,10 @@ def from_checkpoint(
 ) -> ResNet3d:
     """Load a public 2D or 3D ResNet checkpoint into a network that computes what the original computed.
 
-    The project that wrote the file is told from its keys and shapes. Depth, widths, layout, temporal kernels and
-    non-local places are read off the shapes; strides, pools, softmax scale and preprocessing, which no tensor tells,
-    are the published network's. The load is total: every key is used or dropped by a rule, every tensor of the network
-    is filled or named in ``model.new_tensors``. Files are read without running anything that they name.
+    The project that wrote the file is detected from its keys and shapes. Depth, widths, layout, temporal kernels and
+    non-local places are read off the shapes. What shapes cannot reveal (strides, pools, softmax scale, preprocessing)
+    comes from the published network. The load is total: every key is used or dropped by a rule, every tensor of the
+    network is filled or named in ``model.new_tensors``. Files are read without running anything that they name.
 
     ``model.pretrained_cfg`` says how the file's network was fed and, under ``family`` and ``dtype``, what the file was;
     the network itself is float32. It holds nothing that it shares with the file or the state dict.
@@ -54,7 +54,7 @@ def from_checkpoint(
         path_or_state_dict: A safetensors file, a ``.pth`` of ``torch.save``, a Caffe2 or other pickle of numpy arrays,
             or a state dict; bare or as part of a training checkpoint. A state dict of meta tensors gives a network on
             the meta device: a check that costs no memory.
-        family: One of :func:`nl3d.convert.families.table.families`, where the file alone does not tell.
+        family: One of :func:`nl3d.convert.families.table.families`, where the file alone does not show it.
         num_classes: The number of classes of the file keeps its classifier and head; another number puts a fresh
             classifier in their place. If left out, or 0, there is no classifier: a person re-identification network
             keeps its own neck and embedding, any other gets a fresh :class:`~nl3d.ReIDHead`.

@@ -68,7 +68,7 @@ class ReIDDataset:
         labels = len(self.train_labels)
         stray = next((t for t in self.train if not 0 <= _known(t.pid) < labels), None)
         if stray is not None:
-            raise ValueError(f"train pids must go from 0 to {labels - 1}, one a label, got {stray.pid}")
+            raise ValueError(f"train pids must go from 0 to {labels - 1}, one per label, got {stray.pid}")
         not_people = {*self.junk_pids, *self.distractor_pids}
         nameless = next((t for t in self.query if t.pid in not_people), None)
         if nameless is not None:

@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 from nl3d._version import __version__
 from nl3d.files import replacing
 
-# the bases are the errors of whatever HTTP client the Hub's client is built on
+# The bases are the errors of the HTTP client below the Hub's.
 _FAILURES: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
 _CALLER: Any = {"library_name": "nl3d", "library_version": __version__}
 _TRANSIENT = (408, 429, 500, 502, 503, 504)

@@ -1,8 +1,8 @@
 """Clips and frames: a 2D network that takes clips, and 3D layers inside it that get their clips back.
 
-A 2D network runs untouched on the frames of all clips, folded into its batch axis; only the layers that look along time
-need to know where a clip ends. A module joins in by changing its class to a subclass made on the fly, one of the
-behaviours below before its own class, so that names, parameters, attributes and every other method stay what they were.
+A 2D network runs unchanged on the frames of all clips, folded into its batch axis. Only the layers that convolve time
+need to know where a clip ends. Such a module changes its class to a subclass made at run time, with one of the
+behaviours below as first base. Its name, parameters, attributes and other methods stay the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nl3d.layers.shapes import check_clips
 
 
 class ClipShape:
-    """How the folded frames of the running batch divide into clips; a network and its time layers share one.
+    """How the folded frames of the current batch divide into clips; a network and its time layers share one.
 
     The network writes it on entry. It stays after the call, because gradient checkpointing runs layers again later.
     """
@@ -61,7 +61,7 @@ class ClipShape:
 
 
 class Behaviour(nn.Module):
-    """What a module's class can be preceded by. The class made is rebuilt from its recipe when pickled or copied."""
+    """Mix-in for the class of a module. The class made of it is rebuilt from its recipe when pickled or copied."""
 
     prefix = ""
     recipe: tuple[type, ...] = ()
@@ -79,7 +79,7 @@ _made: dict[tuple[type, ...], type[nn.Module]] = {}
 
 
 def behaving_class(*recipe: type) -> type[nn.Module]:
-    """Class of a module, then the behaviours that precede it, each before those that it had: one class a recipe."""
+    """Return the cached subclass of ``recipe[0]`` with the given mix-ins, the last outermost."""
     if len(recipe) == 1:
         return recipe[0]
     if recipe not in _made:
@@ -91,7 +91,7 @@ def behaving_class(*recipe: type) -> type[nn.Module]:
 
 
 def behave(module: nn.Module, behaviour: type[Behaviour], **attributes: Any) -> None:
-    """Give a module a behaviour, in place, with the attributes that it needs."""
+    """Add a behaviour to a module in place, with the attributes that it needs."""
     recipe = module.recipe if isinstance(module, Behaviour) else (type(module),)
     module.__class__ = behaving_class(*recipe, behaviour)
     for name, value in attributes.items():
@@ -133,7 +133,7 @@ class TimeFirst(Behaviour):
 
 
 class StridesTime(Behaviour):
-    """A module that keeps every ``time_stride``-th frame of its input, a map or a list of maps."""
+    """Keep every ``time_stride``-th frame of a module's input, a map or a list of maps."""
 
     prefix = "TimeStrided"
     clip_shape: ClipShape

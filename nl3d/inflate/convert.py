@@ -34,10 +34,10 @@ Where: TypeAlias = Callable[[str, nn.Module], bool] | Mapping[str, int]
 class Inflate2dTo3d:
     """Turn 2D layers and whole image networks into their 3D twins.
 
-    A network runs its own, untouched forward code on the frames of all clips at once; the convolutions that see time
-    become 3D kernels, which get the clips back for as long as they need them. So whatever the forward code does between
-    its layers stays right, and on a still clip the video network gives the image network's answer on every frame: all
-    the way to the ends with ``time_padding="replicate"``, on interior frames with zeros.
+    A network runs its own forward code, unchanged, on the frames of all clips at once. The convolutions that see time
+    become 3D kernels: they unfold the frames to clips, convolve, and fold the result. So on a still clip the video
+    network gives the image network's answer on every frame with ``time_padding="replicate"``, and on interior frames
+    with zeros.
 
     Each plane of a kernel starts as the 2D kernel divided by the number of planes. Convolutions with one plane are true
     5-D kernels too. Weight-standardised and conditional ones stay as they are, after a temporal convolution. Everything
@@ -108,7 +108,7 @@ class Inflate2dTo3d:
         self.share = share
 
     def __call__(self, module: nn.Module) -> Any:
-        """Give the 3D twin of a layer or network, which is not modified.
+        """Return the 3D twin of a layer or network, which is not modified.
 
         Args:
             module: A 2D layer, such as a convolution, a batch norm or a pool, or a whole image network.
@@ -153,7 +153,7 @@ class Inflate2dTo3d:
 
     @staticmethod
     def report(model: nn.Module) -> InflationReport:
-        """List what became what in an inflated network, as rows and, printed, as a table."""
+        """List each layer before and after inflation, as rows and, printed, as a table."""
         return report(model)
 
     def _alone(self, layer: nn.Module, rule: Rule) -> nn.Module | None:
@@ -239,7 +239,7 @@ class Inflate2dTo3d:
 
 
 def _is_spatial(layer: Any) -> bool:
-    """Whether a layer has a spatial kernel above 1x1; what does not say is taken to have one."""
+    """Whether a layer has a spatial kernel above 1x1; layers without a ``kernel_size`` count as spatial."""
     size = getattr(layer, "kernel_size", 0)
     return any(extent != 1 for extent in (size if isinstance(size, (tuple, list)) else (size,)))
 
@@ -255,7 +255,7 @@ def _copy(module: nn.Module) -> nn.Module:
 
 
 def _own(twin: nn.Module, source: nn.Module) -> None:
-    """Copy what still lies in the source's memory, tied tensors once."""
+    """Copy the tensors that still share memory with the source, tied tensors once."""
     theirs = {tensor.untyped_storage().data_ptr() for tensor in _tensors(source)}
     copies: dict[int, Tensor] = {}
     for part in twin.modules():

@@ -1,4 +1,4 @@
-"""What became what in an inflated network."""
+"""Report of an inflated network: each layer before and after."""
 
 from __future__ import annotations
 

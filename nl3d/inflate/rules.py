@@ -15,7 +15,7 @@ Rule: TypeAlias = Callable[[Any, TimeKernel], nn.Module | None]
 
 
 def frame_by_frame(layer: nn.Module, kernel: TimeKernel) -> nn.Module:
-    """Rule for a type that is right as it is on frames, whatever batch they come in: it stays blind to time."""
+    """Rule for a type that is right as it is on frames in batches of any size: it does not see time."""
     return layer
 
 

@@ -20,10 +20,10 @@ def inflate_state_dict(
 ) -> dict[str, Tensor]:
     """Inflate the tensors of an image network, under its ImageNet names, into a 3D network's names and shapes.
 
-    A convolution's kernel spreads over the planes of the model's own kernel at the same place, whatever its layout; a
-    module with a method ``inflate``, such as :class:`~nl3d.SeparableConv3d`, says itself what it takes. Norms and
-    everything else pass as they are. The classifier of the images, ``fc``, is dropped. Keys without a place in the
-    model pass too, for :func:`~nl3d.hub.fill.fill_model` to refuse. Kernels that need no spreading share memory with
+    A convolution's kernel is spread over the planes of the model's own kernel at the same place. A module with a method
+    ``inflate``, such as :class:`~nl3d.SeparableConv3d`, maps its own tensors. Norms and all other tensors stay the
+    same. The classifier of the images, ``fc``, is dropped. Keys without a place in the model are kept, so that
+    :func:`~nl3d.hub.fill.fill_model` refuses them. Kernels that need no spreading share memory with
     ``tensors_2d``.
 
     Source: Liao et al. 2018, arXiv:1807.05073, Sec. 3.1: each plane of the kernel is the image's, divided by t.

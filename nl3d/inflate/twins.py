@@ -1,4 +1,4 @@
-"""3D twins of single 2D layers: what they compute on clips is what the layers compute on frames, plus time."""
+"""3D counterparts of single 2D layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nl3d.layers.time_padding import TimePadding, time_padded_conv3d
 
 @dataclass(frozen=True, kw_only=True)
 class TimeKernel:
-    """What a rule is told about time.
+    """Temporal part of a kernel, for a rule.
 
     Attributes:
         size: Frames that the kernel spans, odd; 1 for a layer that stays blind to time.
@@ -89,7 +89,7 @@ def plain_conv(conv: nn.Conv2d, kernel: TimeKernel) -> nn.Module | None:
     if kernel.separable and kernel.size > 1:
         return _separable(conv, kernel)
     (kh, kw), (sh, sw), (dh, dw) = _pair(conv.kernel_size), _pair(conv.stride), _pair(conv.dilation)
-    with torch.device("meta"):  # nothing is drawn at random only to be overwritten
+    with torch.device("meta"):  # no random draws
         twin = time_padded_conv3d(
             conv.in_channels,
             conv.out_channels,

@@ -1,1 +1,1 @@
-"""The blocks, each usable alone in anybody's network."""
+"""The blocks, each usable alone in any network."""

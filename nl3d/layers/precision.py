@@ -18,7 +18,7 @@ _CONVOLUTIONS = (
 
 
 def float32_on_small_maps(clips: Tensor) -> AbstractContextManager[Any]:
-    """Compute every convolution that is called within by :func:`convolve`, in anybody's network, if it is in bfloat16.
+    """Compute the bfloat16 convolutions of the block by :func:`convolve`, in any network.
 
     Enter autocast first. The context does not see into TorchScript modules, nor into the backward pass: where gradient
     checkpointing recomputes a convolution that it has changed, PyTorch raises a ``CheckpointError``.

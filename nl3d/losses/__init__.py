@@ -1,4 +1,4 @@
-"""Losses of Sec. 3.3; a leaf of the package, usable with anybody's network."""
+"""Losses of Sec. 3.3; a leaf of the package, usable with any network."""
 
 from nl3d.losses.reid import ReIDLoss as ReIDLoss
 from nl3d.losses.reid import ReIDLossParts as ReIDLossParts

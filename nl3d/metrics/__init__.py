@@ -1,4 +1,4 @@
-"""Ranking metrics on anybody's embeddings; a leaf of the package."""
+"""Ranking metrics for embeddings of any origin; a leaf of the package."""
 
 from typing import Any
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Counting looks at a whole row once for every match. Measured at a gallery of 11,310: 3.4 microseconds a match, and 370
-# to sort the row.
+# Counting looks at a whole row once for every match. Measured at a gallery of 11,310: 3.4 microseconds per match, and
+# 370 to sort the row.
 COUNT_UP_TO = 64
 
 

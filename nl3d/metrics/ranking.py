@@ -201,7 +201,7 @@ def _score(
     chunk_size: int | None,
     device: torch.device,
 ) -> RankingResult:
-    """Rank chunk by chunk, keeping three numbers a query."""
+    """Rank chunk by chunk, keeping three numbers per query."""
     num_queries, num_gallery = len(matches.q_pids), len(matches.g_pids)
     if chunk_size is None:
         chunk_size = max(1, (2**23 if device.type == "cpu" else 2**25) // num_gallery)

@@ -175,7 +175,7 @@ class _Overlap:
 
 
 def _chunks(total: int, cost: int) -> list[tuple[int, int]]:
-    """Ranges of rows whose work, ``cost`` elements a row, fits in a few ten MiB."""
+    """Ranges of rows whose work, ``cost`` elements per row, fits in a few tens of MiB."""
     size = max(1, 2**23 // max(1, cost))
     return [(start, min(start + size, total)) for start in range(0, total, size)]
 

@@ -33,7 +33,7 @@ def summarise_splits(results: Sequence[RankingResult]) -> SplitSummary:
     """Average the results of several splits, each split weighing the same.
 
     Args:
-        results: One result a split, all scored by the same rules.
+        results: One result per split, all scored by the same rules.
 
     Raises:
         ValueError: If there are fewer than two results, or they were scored by different rules.

@@ -29,7 +29,7 @@ class ReIDNetwork(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Identities that the classifier tells apart, 0 without one."""
+        """Number of identities of the classifier, 0 without one."""
         return self.head.num_classes
 
     @property

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def resnet3d18(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
-    """3D ResNet-18: two basic blocks a stage. Arguments and errors as of :func:`resnet3d50_nl`."""
+    """3D ResNet-18: two basic blocks per stage. Arguments and errors as of :func:`resnet3d50_nl`."""
     return build_resnet3d("resnet3d18", weights, num_classes, options, block="basic", block_counts=(2, 2, 2, 2))
 
 
 def resnet3d18_nl(weights: Weights = None, *, num_classes: int = 0, **options: Any) -> ResNet3d:
     """3D ResNet-18 with a non-local block after the second block of layer2 and of layer3, as :func:`resnet3d50_nl`.
 
-    The paper has no such network; the places are its rule "every other residual block" on two blocks a stage.
+    The paper has no such network; the places are its rule "every other residual block" on two blocks per stage.
     """
     return build_resnet3d(
         "resnet3d18_nl", weights, num_classes, options,

@@ -1,4 +1,4 @@
-"""One function that loads a network with its weights, whatever describes them."""
+"""One function that loads a network with its weights from any description."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Draw(int):
 class PKSampler(Sampler[list[int]]):
     """Batches of ``P`` people with ``K`` tracklets each; an epoch meets every person.
 
-    Give it to a ``DataLoader`` as ``batch_sampler``. People come in random order, each once an epoch; the last batch is
+    Pass it to a ``DataLoader`` as ``batch_sampler``. People come in random order, once per epoch; the last batch is
     filled up with people who had their turn already. A person with fewer than ``K`` tracklets gives each of them
     equally often, give or take one; a person with more gives ``K`` at random.
 

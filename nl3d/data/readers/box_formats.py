@@ -3,79 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.parsers import expat
 
 from nl3d.data.frames.names import number_files
-from nl3d.data.labels import parse_label
+from nl3d.data.readers.box_rows import NUMBER, Row, Rows, class_label, is_in, parse_number, parse_whole, read_lines
 from nl3d.data.readers.columns import BoxRows
-
-UNTRACKED = 2**64 - 1  # the id of an object without a track in DeepStream
-MAX_PIXELS = 1e6  # no coordinate of a box lies further from the frame
-MAX_FRAME = 2**31
-
-
-class _FirstFrameError(ValueError):
-    """Frames count from another number, so that leaving out rows would not help."""
-
-
-class Row(NamedTuple):
-    """One box as its file has it; ``box`` is ``left, top, width, height``, ``extra`` are columns not yet understood."""
-
-    frame: int
-    track_id: int
-    box: tuple[float, float, float, float]
-    label: str | None = None
-    counts: bool = True
-    extra: tuple[str, ...] = ()
-    line: int = 0
-
-
-@dataclass
-class Rows:
-    """Rows of a file as they are read; those that are no box of a track are refused, or left out and counted."""
-
-    first_frame: int
-    skip_bad: bool
-    rows: list[Row] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def add(self, path: Path | BoxRows, line: int, text: str, parse: Callable[[], Row | None]) -> None:
-        """Parse and check one row; errors name file and line."""
-        try:
-            row = parse()
-            if row is None:
-                self.left_out["regions to ignore"] += 1
-            else:
-                self._check(row)
-                self.rows.append(row._replace(line=line))
-        except ValueError as error:
-            remedy = "--skip-bad-boxes (BoxOptions(skip_bad=True)) leaves such rows out"
-            if isinstance(error, _FirstFrameError):
-                remedy = (
-                    "if the boxes count frames from another number N, pass --first-frame N (BoxOptions(first_frame=N))"
-                )
-            elif self.skip_bad:
-                self.left_out["bad rows"] += 1
-                return
-            raise ValueError(f"{path}, line {line}: {error}, got {text[:80]!r}; {remedy}") from None
-
-    def _check(self, row: Row) -> None:
-        if row.frame < self.first_frame:
-            raise _FirstFrameError(f"frame must be a whole number from {self.first_frame} on")
-        if row.frame >= MAX_FRAME:
-            raise ValueError(f"frame must be a whole number below {MAX_FRAME}")
-        if row.track_id < 0 or row.track_id >= UNTRACKED:
-            raise ValueError(
-                f"id must be a whole number from 0 to 2**64 - 2; {row.track_id} marks a box without a track"
-            )
-        if row.box[2] <= 0 or row.box[3] <= 0:
-            raise ValueError("width and height must be above 0")
 
 
 class BoxFormat(NamedTuple):
@@ -105,25 +40,6 @@ class BoxFormat(NamedTuple):
 # Text: one line per box
 
 
-def read_lines(path: Path | BoxRows) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line that is neither empty nor a comment."""
-    if isinstance(path, BoxRows):
-        yield from enumerate(path.lines, 1)
-        return
-    with path.open(encoding="utf-8-sig") as text:
-        try:
-            for number, line in enumerate(text, 1):
-                if "\0" in line:
-                    raise ValueError(
-                        f"file {str(path)!r} must be text in UTF-8, got a zero byte on line {number}; save it as UTF-8"
-                    )
-                line = line.strip()
-                if line and not line.startswith("#"):
-                    yield number, line
-        except UnicodeDecodeError as error:
-            raise ValueError(f"file {str(path)!r} must be text in UTF-8, got other bytes; save it as UTF-8") from error
-
-
 def _text(parse: Callable[[list[str]], Row | None]) -> Callable[[Any, Rows], None]:
     """Make a reader of text out of what parses the columns of a line."""
 
@@ -148,20 +64,18 @@ def _parse_mot(columns: list[str]) -> Row:
         raise ValueError(f"a line must have at least six columns: frame,id,left,top,width,height{hint}")
     extra = tuple(columns[6:])
     label = None
-    if len(extra) in (2, 3) or (len(extra) > 3 and all(_is(column, -1) for column in extra[2:])):
-        label = _class_label(extra[1])
-    left, top, width, height = map(_number, columns[2:6])
-    box = left, top, width, height
-    return Row(
-        _whole(columns[0], "frame"), _whole(columns[1], "id"), box, None if label == "-1" else label, True, extra
-    )
+    if len(extra) in (2, 3) or (len(extra) > 3 and all(is_in(column, -1) for column in extra[2:])):
+        label = class_label(extra[1])
+    left, top, width, height = map(parse_number, columns[2:6])
+    frame, track_id = parse_whole(columns[0], "frame"), parse_whole(columns[1], "id")
+    return Row(frame, track_id, (left, top, width, height), None if label == "-1" else label, True, extra)
 
 
 def _parse_mot_gt(columns: list[str]) -> Row:
     """Parse ``frame,id,left,top,width,height,flag,class,visibility`` (MOT16 on), or MOT15's ``...,flag,x,y,z``."""
     row = _parse_mot(columns)
-    label = _class_label(row.extra[1]) if len(row.extra) == 3 else None
-    return row._replace(label=label, counts=not row.extra or not _is(row.extra[0], 0))
+    label = class_label(row.extra[1]) if len(row.extra) == 3 else None
+    return row._replace(label=label, counts=not row.extra or not is_in(row.extra[0], 0))
 
 
 def _parse_visdrone(columns: list[str]) -> Row:
@@ -171,7 +85,7 @@ def _parse_visdrone(columns: list[str]) -> Row:
             "a line must have ten columns: frame,id,left,top,width,height,score,category,truncation,occlusion"
         )
     row = _parse_mot(columns)
-    return row._replace(label=_class_label(columns[7]), counts=not _is(columns[6], 0))
+    return row._replace(label=class_label(columns[7]), counts=not is_in(columns[6], 0))
 
 
 def _parse_kitti(columns: list[str]) -> Row | None:
@@ -180,8 +94,8 @@ def _parse_kitti(columns: list[str]) -> Row | None:
         raise ValueError("a line must have 17 columns, or 18 with a score: frame id type ... left top right bottom ...")
     if columns[2] == "DontCare":  # a region without a track
         return None
-    box = _corners(*map(_number, columns[6:10]))
-    return Row(_whole(columns[0], "frame"), _whole(columns[1], "id"), box, _class_label(columns[2]))
+    box = _corners(*map(parse_number, columns[6:10]))
+    return Row(parse_whole(columns[0], "frame"), parse_whole(columns[1], "id"), box, class_label(columns[2]))
 
 
 def _corners(left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
@@ -205,13 +119,13 @@ def _parse_ultralytics(frame: int, columns: list[str]) -> Row:
     """Parse ``class x y width height [confidence] [id]``, shares of the frame with the box's centre."""
     if len(columns) not in (5, 6, 7):
         raise ValueError("a line must have the columns class x y width height confidence id")
-    x, y, width, height = map(_number, columns[1:5])
+    x, y, width, height = map(parse_number, columns[1:5])
     if not all(-1 <= value <= 2 for value in (x, y, width, height)):
         raise ValueError("x, y, width and height must be shares of the frame from 0 to 1")
     if len(columns) == 5 or (len(columns) == 6 and "." in columns[5]):
         raise ValueError("a box must have an id in its last column, as yolo track writes it and yolo predict does not")
     box = x - width / 2, y - height / 2, width, height
-    return Row(frame, _whole(columns[-1], "id"), box, _class_label(columns[0]))
+    return Row(frame, parse_whole(columns[-1], "id"), box, class_label(columns[0]))
 
 
 # CVAT: XML
@@ -260,55 +174,13 @@ def _read_cvat(path: Path, rows: Rows) -> None:
 
 def _parse_cvat(track: dict[str, str], values: dict[str, str]) -> Row:
     try:
-        frame, track_id = _whole(values["frame"], "frame"), _whole(track["id"], "id")
-        box = _corners(*(_number(values[name]) for name in ("xtl", "ytl", "xbr", "ybr")))
+        frame, track_id = parse_whole(values["frame"], "frame"), parse_whole(track["id"], "id")
+        box = _corners(*(parse_number(values[name]) for name in ("xtl", "ytl", "xbr", "ybr")))
     except KeyError as error:
         raise ValueError(f"a box must have the attribute {error}") from None
-    if _number(values.get("rotation", "0")) != 0:
+    if parse_number(values.get("rotation", "0")) != 0:
         raise ValueError("a box must be upright, without a rotation")
-    return Row(frame, track_id, box, _class_label(track.get("label", "")))
-
-
-# Values
-
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?(\d*)|\.(\d+))(?:e([+-]?\d{1,4}))?", re.ASCII | re.IGNORECASE)
-
-
-def _number(text: str) -> float:
-    _check_number(text)
-    value = float(text)
-    if abs(value) > MAX_PIXELS:
-        raise ValueError(f"left,top,width,height must lie within {MAX_PIXELS:.0f} pixels")
-    return value
-
-
-def _whole(text: str, what: str) -> int:
-    """Parse a whole number exactly, also where it is written as a float; all its digits must be there."""
-    number = _check_number(text)
-    try:
-        if int(number[3] or 0) <= len(number[1] or number[2] or ""):  # 1.23457e+06 has lost a digit
-            return int(parse_label(text))
-    except ValueError:
-        pass
-    raise ValueError(f"{what} must be a whole number, written with all its digits")
-
-
-def _check_number(text: str) -> re.Match[str]:
-    if number := _NUMBER.fullmatch(text):
-        return number
-    raise ValueError("frame,id,left,top,width,height must be finite numbers; a header must begin with #")
-
-
-def _class_label(text: str) -> str | None:
-    """Return the canonical text of a class; None for what is none, such as a fraction."""
-    try:
-        return parse_label(text)
-    except ValueError:
-        return None
-
-
-def _is(text: str, *values: float) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and float(text) in values
+    return Row(frame, track_id, box, class_label(track.get("label", "")))
 
 
 def _numbered(first: int, names: str) -> dict[str, str]:
@@ -354,29 +226,29 @@ def detect_format(path: Path | BoxRows) -> str | None:
     if line.startswith("<"):
         return "cvat"
     columns = _split(line)
-    return "kitti" if len(columns) in (17, 18) and not _NUMBER.fullmatch(columns[2]) else None
+    return "kitti" if len(columns) in (17, 18) and not NUMBER.fullmatch(columns[2]) else None
 
 
 def detect_mot_format(path: Path | BoxRows, rows: Sequence[Row]) -> str:
     """Detect whose columns follow the first six of all rows, and ask where two readings would keep other boxes."""
     extras = {row.extra for row in rows}
-    flagged = all(extra and _is(extra[0], 0, 1) for extra in extras)
-    if flagged and all(len(extra) == 3 and _is(extra[1], *range(1, 14)) and _is_share(extra[2]) for extra in extras):
-        if any(_is(extra[0], 0) for extra in extras) or all(_is(extra[1], 1) for extra in extras):
+    flagged = all(extra and is_in(extra[0], 0, 1) for extra in extras)
+    if flagged and all(len(extra) == 3 and is_in(extra[1], *range(1, 14)) and _is_share(extra[2]) for extra in extras):
+        if any(is_in(extra[0], 0) for extra in extras) or all(is_in(extra[1], 1) for extra in extras):
             return "mot-gt"
         other = "mot-gt"
-    elif flagged and all(len(extra) == 4 and all(_is(column, -1) for column in extra[1:]) for extra in extras):
+    elif flagged and all(len(extra) == 4 and all(is_in(column, -1) for column in extra[1:]) for extra in extras):
         if len({float(extra[0]) for extra in extras}) == 1:
             return "mot"
         other = "mot-gt"  # MOT15's flag, or a confidence
     elif flagged and all(
-        len(extra) == 4 and _is(extra[1], *range(12)) and _is(extra[2], 0, 1) and _is(extra[3], 0, 1, 2)
+        len(extra) == 4 and is_in(extra[1], *range(12)) and is_in(extra[2], 0, 1) and is_in(extra[3], 0, 1, 2)
         for extra in extras
     ):
-        if any(not _is(extra[2], 0) or not _is(extra[3], 0) for extra in extras):
+        if any(not is_in(extra[2], 0) or not is_in(extra[3], 0) for extra in extras):
             return "visdrone"
-        if all(_is(extra[0], 1) and _is(extra[1], 1, 2) for extra in extras) or all(
-            _is(extra[1], 0) for extra in extras
+        if all(is_in(extra[0], 1) and is_in(extra[1], 1, 2) for extra in extras) or all(
+            is_in(extra[1], 0) for extra in extras
         ):
             return "mot"  # the same in either reading, or places in the world that are all 0
         other = "visdrone"
@@ -390,4 +262,4 @@ def detect_mot_format(path: Path | BoxRows, rows: Sequence[Row]) -> str:
 
 
 def _is_share(text: str) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and 0 <= float(text) <= 1
+    return bool(NUMBER.fullmatch(text)) and 0 <= float(text) <= 1

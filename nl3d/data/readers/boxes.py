@@ -15,7 +15,8 @@ from torch import Tensor
 
 from nl3d.data.frames.names import sort_names
 from nl3d.data.frames.video import FrameStream, open_frames
-from nl3d.data.readers.box_formats import FORMATS, BoxFormat, Row, Rows, detect_format, detect_mot_format
+from nl3d.data.readers.box_formats import FORMATS, BoxFormat, detect_format, detect_mot_format
+from nl3d.data.readers.box_rows import Row, Rows
 from nl3d.data.readers.columns import BoxRows
 
 BoxSource: TypeAlias = "str | Path | Tensor | NDArray[Any] | Sequence[Sequence[float]] | Any"

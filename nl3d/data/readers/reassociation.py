@@ -18,7 +18,7 @@ from nl3d.data.dataset import ReIDDataset
 from nl3d.data.frames.images import encode_jpeg
 from nl3d.data.frames.names import FrameNames, is_image_name, require_file, sort_names
 from nl3d.data.labels import number_labels, parse_label
-from nl3d.data.readers.box_formats import read_lines
+from nl3d.data.readers.box_rows import read_lines
 from nl3d.data.readers.boxes import Boxes, BoxOptions, BoxTrack, read_boxes
 from nl3d.data.tracklets import Tracklet
 from nl3d.files import replacing

@@ -1,1 +1,1 @@
-"""Embedding files of anybody, and labels for them: what an evaluation takes."""
+"""Embedding files of any project and labels for them, as inputs of an evaluation."""

@@ -26,8 +26,7 @@ class Retrieval:
         g_pids: ``(num_gallery,)`` int64.
         q_camids: ``(num_query,)`` int64, if known.
         g_camids: ``(num_gallery,)`` int64, if known.
-        protocol: How query and gallery were told apart: ``"parts"`` of a table, two ``"files"``, or ``"all"`` against
-            all.
+        protocol: How query and gallery are separated: ``"parts"`` of a table, two ``"files"``, or ``"all"``.
         notes: What was left out, one sentence each.
     """
 
