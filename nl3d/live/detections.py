@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nl3d.data.readers.box_formats import MAX_PIXELS, UNTRACKED
+from nl3d.data.readers.box_rows import MAX_PIXELS, UNTRACKED
 
 BoxCoordinates: TypeAlias = Literal["xyxy", "ltwh"]
 """What the four numbers of a box are: two corners, or left, top, width and height; in pixels."""
