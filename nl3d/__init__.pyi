@@ -32,6 +32,7 @@ from nl3d.deploy.export import export as export
 from nl3d.embedding.embed import embed as embed
 from nl3d.embedding.embedder import TrackletEmbedder as TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings as Embeddings
+from nl3d.embedding.sharing.ray_engine import embed_on_ray as embed_on_ray
 from nl3d.embedding.sharing.shards import embed_to_file as embed_to_file
 from nl3d.inflate import Inflate2dTo3d as Inflate2dTo3d
 from nl3d.inflate import frame_by_frame as frame_by_frame

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nl3d.cli.boxes import add_box_options, box_options
-from nl3d.cli.options import add_network_options, build_model, embed_options, note
+from nl3d.cli.options import add_network_options, build_model, embed_options, note, positive
 
 if TYPE_CHECKING:
     from nl3d.embedding.embeddings import Embeddings
@@ -41,6 +41,15 @@ def add_parser(commands: Any) -> None:
         action="store_true",
         help="replace a frame that does not decode by the nearest of its clip, or leave out its boxes, and report it",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray embeds a table or a folder on the cluster of RAY_ADDRESS, or on all cores or GPUs of this machine",
+    )
+    parser.add_argument(
+        "--actors", type=positive, metavar="N", help="with --engine ray: how many embed at once (one per GPU or core)"
+    )
     add_box_options(parser)
     add_network_options(parser)
     parser.set_defaults(run=run)
@@ -51,6 +60,13 @@ def run(args: argparse.Namespace) -> None:
     from nl3d.embedding.sharing.shards import Share
 
     share = Share.from_environment()
+    if args.engine == "ray" and (args.tracks is not None or share.world > 1):
+        raise ValueError(
+            "engine must be local for a video, which is decoded in order by one process, and under torchrun, got ray; "
+            "give it a table or a folder, from one process"
+        )
+    if args.actors is not None and args.engine != "ray":
+        raise ValueError(f"actors must be left out without --engine ray, got {args.actors}")
     if args.tracks is None:
         _run_share(args, share)
     elif share.world > 1:
@@ -89,16 +105,14 @@ def _run_share(args: argparse.Namespace, share: Share) -> None:
     check_embed_output(args.output, overwrite=args.overwrite, inputs=(args.source,))
     source = open_share(args.source, share, check_files=not args.skip_unreadable)
     model = build_model(args)
+    options = {"overwrite": args.overwrite, "skip_unreadable": args.skip_unreadable, **embed_options(args)}
     try:
-        outcome = embed_to_file(
-            source,
-            model,
-            args.output,
-            overwrite=args.overwrite,
-            skip_unreadable=args.skip_unreadable,
-            share=share,
-            **embed_options(args),
-        )
+        if args.engine == "ray":
+            from nl3d.embedding.sharing.ray_engine import embed_on_ray
+
+            outcome = embed_on_ray(source, model, args.output, actors=args.actors, **options)
+        else:
+            outcome = embed_to_file(source, model, args.output, share=share, **options)
     except OtherRunError:
         raise
     except BaseException:

@@ -96,6 +96,29 @@ class TrackletEmbedder:
         self.dtype = parameter.dtype
         self.amp = _autocast_dtype(self.device) if amp is True else amp or None
 
+    def __call__(self, batch: Any) -> Any:
+        """Embed a batch of columns with one tracklet per row, as ``map_batches`` of Ray Data passes it.
+
+        The class is the function of Ray Data (``dataset.map_batches(nl3d.TrackletEmbedder, ...)``), an object that of
+        Spark's ``mapInPandas`` and of ``map(..., batched=True)`` of Hugging Face datasets.
+
+        Args:
+            batch: A mapping of columns, a ``pandas.DataFrame``, a ``pyarrow.Table``, or an iterator of these. The
+                column ``frames`` holds the images of each tracklet: a list of files, uint8 arrays ``(H, W, 3)``, PIL
+                images or encoded images, or one array ``(T, H, W, 3)``. Without it, ``path`` holds the folder of each.
+
+        Returns:
+            The same kind with the column ``embedding``, float32 ``(N, D)``, and without ``frames``; other columns stay.
+
+        Raises:
+            FileNotFoundError: If a frame does not exist.
+            TypeError: If frames are not uint8 images.
+            ValueError: If a frame does not decode, or neither column is there.
+        """
+        from nl3d.embedding.columns import embed_columns
+
+        return embed_columns(self, batch)
+
     def metadata(self) -> dict[str, str]:
         """Describe network and preprocessing, for :class:`Embeddings`."""
         config = getattr(self.model, "pretrained_cfg", None) or {}

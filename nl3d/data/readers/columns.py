@@ -55,7 +55,7 @@ class ColumnTable(Table):
     """A table in memory. Rows are numbered from 1 in errors; missing cells are empty."""
 
     def __init__(self, source: Any, *, what: str) -> None:
-        columns = _columns(source)
+        columns = to_columns(source)
         self.path, self.name = Path(what), what
         lengths = {len(cells) for cells in columns.values()}
         if len(lengths) > 1:
@@ -144,7 +144,8 @@ def open_parquet(path: Path, what: str) -> Any:  # pyarrow.parquet.ParquetFile
         raise ValueError(f"{what} {str(path)!r} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
 
 
-def _columns(source: Any) -> dict[Any, Sequence[Any]]:
+def to_columns(source: Any) -> dict[Any, Sequence[Any]]:
+    """Return the columns of a data frame, an Arrow table, or a mapping, by name."""
     if isinstance(source, Mapping):
         return {name: [*cells] for name, cells in source.items()}
     if hasattr(source, "to_pydict"):  # Arrow
@@ -184,7 +185,7 @@ class BoxRows:
 
     def __init__(self, boxes: Any) -> None:
         if is_frame(boxes) or isinstance(boxes, Mapping):
-            columns = _columns(boxes)
+            columns = to_columns(boxes)
             if not all(isinstance(name, int) for name in columns):  # pandas numbers columns without names
                 named = {_box_column(name): cells for name, cells in columns.items()}
                 lacking = [name for name in BOX_COLUMNS[:6] if name not in named]
