@@ -78,71 +78,57 @@ def to_tushar(state_dict):
     return renamed
 
 
+def renamed(state_dict, name):
+    """State dict under the names that ``name`` gives for the parts of our layers' names."""
+    return {f"{name(*key.rsplit('.', 1)[0].split('.'))}.{key.rsplit('.', 1)[1]}": t for key, t in state_dict.items()}
+
+
 def to_pyslowfast(state_dict):
-    renamed = {}
-    for key, tensor in with_biased_blocks(state_dict).items():
-        parts = key.split(".")
-        last = parts[-1]
-        if key.startswith("layer"):
-            stage = f"s{int(parts[0][5:]) + 1}"
-            if parts[1].startswith("non_local"):
-                conv = {"bn": "bn", "w_z": "conv_out"}.get(parts[2], f"conv_{parts[2]}")
-                key = f"{stage}.pathway0_nonlocal{parts[1][9:]}.{conv}.{last}"
-            else:
-                block = f"{stage}.pathway0_res{parts[1]}"
-                kind, letter = parts[2][:-1], "abc"[int(parts[2][-1]) - 1] if parts[2] != "downsample" else ""
-                if parts[2] == "downsample":
-                    key = f"{block}.branch1{'' if parts[3] == '0' else '_bn'}.{last}"
-                else:
-                    key = f"{block}.branch2.{letter}{'_bn' if kind == 'bn' else ''}.{last}"
-        elif key.startswith("head"):
-            key = f"head.projection.{last}"
-        else:
-            key = f"s1.pathway0_stem.{'conv' if parts[0] == 'conv1' else 'bn'}.{last}"
-        renamed[key] = tensor
-    return renamed
+    def name(first, number="", layer="", part=""):
+        if not first.startswith("layer"):
+            stem = f"s1.pathway0_stem.{'conv' if first == 'conv1' else 'bn'}"
+            return "head.projection" if first == "head" else stem
+        stage = f"s{int(first[5:]) + 1}"
+        if number.startswith("non_local"):
+            conv = {"bn": "bn", "w_z": "conv_out"}.get(layer, f"conv_{layer}")
+            return f"{stage}.pathway0_nonlocal{number[9:]}.{conv}"
+        block = f"{stage}.pathway0_res{number}"
+        if layer == "downsample":
+            return f"{block}.branch1{'' if part == '0' else '_bn'}"
+        return f"{block}.branch2.{'abc'[int(layer[-1]) - 1]}{'_bn' if layer[:-1] == 'bn' else ''}"
+
+    return renamed(with_biased_blocks(state_dict), name)
 
 
 def to_pytorchvideo(state_dict, *, time_pool):
     numbers = [0, 1, 3, 4, 5, 6] if time_pool else [0, 1, 2, 3, 4, 5]
-    renamed = {}
-    for key, tensor in state_dict.items():
-        parts = key.split(".")
-        last = parts[-1]
-        if key.startswith("layer"):
-            block = f"blocks.{numbers[int(parts[0][5:])]}.res_blocks.{parts[1]}"
-            if parts[2] == "downsample":
-                key = f"{block}.branch1_{'conv' if parts[3] == '0' else 'norm'}.{last}"
-            else:
-                kind = "conv" if parts[2].startswith("conv") else "norm"
-                key = f"{block}.branch2.{kind}_{'abc'[int(parts[2][-1]) - 1]}.{last}"
-        elif key.startswith("head"):
-            key = f"blocks.{numbers[5]}.proj.{last}"
-        else:
-            key = f"blocks.0.{'conv' if parts[0] == 'conv1' else 'norm'}.{last}"
-        renamed[key] = tensor
-    return renamed
+
+    def name(first, number="", layer="", part=""):
+        if not first.startswith("layer"):
+            stem = f"blocks.0.{'conv' if first == 'conv1' else 'norm'}"
+            return f"blocks.{numbers[5]}.proj" if first == "head" else stem
+        block = f"blocks.{numbers[int(first[5:])]}.res_blocks.{number}"
+        if layer == "downsample":
+            return f"{block}.branch1_{'conv' if part == '0' else 'norm'}"
+        return f"{block}.branch2.{'conv' if layer.startswith('conv') else 'norm'}_{'abc'[int(layer[-1]) - 1]}"
+
+    return renamed(state_dict, name)
 
 
 def to_mmaction2(state_dict, *, pooled):
-    renamed = {}
-    for key, tensor in state_dict.items():
-        parts = key.split(".")
-        last = parts[-1]
-        if key.startswith("layer") and parts[1].startswith("non_local"):
-            block = f"backbone.{parts[0]}.{parts[1][9:]}.non_local_block"
+    def name(first, number="", layer="", part=""):
+        if not first.startswith("layer"):
+            stem = f"backbone.conv1.{'conv' if first == 'conv1' else 'bn'}"
+            return "cls_head.fc_cls" if first == "head" else stem
+        if number.startswith("non_local"):
             conv = {"w_z": "conv_out.conv", "bn": "conv_out.bn", "w_f": "concat_project.conv", "theta": "theta.conv"}
-            key = f"{block}.{conv.get(parts[2], f'{parts[2]}.0.conv' if pooled else f'{parts[2]}.conv')}.{last}"
-        elif key.startswith("layer"):
-            kind = "conv" if parts[2].startswith("conv") or parts[2:4] == ["downsample", "0"] else "bn"
-            conv = "downsample" if parts[2] == "downsample" else f"conv{parts[2][-1]}"
-            key = f"backbone.{parts[0]}.{parts[1]}.{conv}.{kind}.{last}"
-        elif key.startswith("head"):
-            key = f"cls_head.fc_cls.{last}"
-        else:
-            key = f"backbone.conv1.{'conv' if parts[0] == 'conv1' else 'bn'}.{last}"
-        renamed[key] = tensor
-    return renamed
+            own = conv.get(layer, f"{layer}.0.conv" if pooled else f"{layer}.conv")
+            return f"backbone.{first}.{number[9:]}.non_local_block.{own}"
+        kind = "conv" if layer.startswith("conv") or (layer, part) == ("downsample", "0") else "bn"
+        conv = "downsample" if layer == "downsample" else f"conv{layer[-1]}"
+        return f"backbone.{first}.{number}.{conv}.{kind}"
+
+    return renamed(state_dict, name)
 
 
 def to_blobs(state_dict, *, affine=False):
