@@ -202,9 +202,9 @@ def place_after_last_blocks(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return moved
 
 
-NON_LOCAL_OUTPUT_RULES: Rules = (
+OUTPUT_RULES: Rules = (
     (r"(layer[1-4]\.non_local\d+\.)W\.0\.(weight|bias)", r"\1w_z.\2"),
     (r"(layer[1-4]\.non_local\d+\.)W\.1\.(\w+)", r"\1bn.\2"),
 )
-NON_LOCAL_RULES: Rules = (*NON_LOCAL_OUTPUT_RULES, (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g)\.\w+)", r"\1"))
+NON_LOCAL_RULES: Rules = (*OUTPUT_RULES, (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g)\.\w+)", r"\1"))
 """Rules of blocks whose output layers are called ``W.0`` and ``W.1``."""

@@ -7,16 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from nl3d.convert.families.torchvision import PERSONS
-from nl3d.convert.family import (
-    BLOCK_OUTPUT,
-    NON_LOCAL_OUTPUT_RULES,
-    Family,
-    Tensors,
-    blocks_of,
-    has_kernel,
-    holds,
-    resnet_rules,
-)
+from nl3d.convert.family import BLOCK_OUTPUT, OUTPUT_RULES, Family, Tensors, blocks_of, has_kernel, holds, resnet_rules
 from nl3d.convert.read import ForeignCheckpoint
 
 
@@ -63,7 +54,7 @@ AP3D = Family(
         *resnet_rules(),
         (r"(layer[1-4]\.\d+\.conv2)\.conv3d\.(\w+)", r"\1.\2"),
         (r"(layer[1-4]\.non_local\d+\.(?:theta|phi|g))\.(?:0\.)?(weight|bias)", r"\1.\2"),
-        *NON_LOCAL_OUTPUT_RULES,
+        *OUTPUT_RULES,
         (r"bn\.(\w+)", r"head.bn.\1"),
         (r"classifier\.(weight|bias)", r"head.classifier.\1"),
     ),

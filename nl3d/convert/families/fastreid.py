@@ -11,7 +11,6 @@ from nl3d.convert.family import (
     BLOCK_OUTPUT,
     NON_LOCAL_RULES,
     Family,
-    Rules,
     Settings,
     Tensors,
     holds,
@@ -20,7 +19,7 @@ from nl3d.convert.family import (
 )
 from nl3d.convert.read import ForeignCheckpoint
 
-_FASTREID_RULES: Rules = (
+_FASTREID_RULES = (
     *resnet_rules(r"backbone\."),
     *NON_LOCAL_RULES,
     (r"heads\.(?:bnneck|bottleneck\.0)\.(\w+)", r"head.bn.\1"),

@@ -8,23 +8,13 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from nl3d.convert.families.blobs import BLOB, BLOB_RULES
-from nl3d.convert.family import (
-    BLOCK_OUTPUT,
-    KINETICS,
-    Family,
-    Rules,
-    Settings,
-    Tensors,
-    has_kernel,
-    holds,
-    stages_from_2,
-)
+from nl3d.convert.family import BLOCK_OUTPUT, KINETICS, Family, Settings, Tensors, has_kernel, holds, stages_from_2
 from nl3d.convert.read import ForeignCheckpoint
 
 _RES = r"s#\.pathway0_res(\d+)\."
 _NON_LOCAL = r"s#\.pathway0_nonlocal(\d+)\."
 
-PYSLOWFAST_RULES: Rules = (
+PYSLOWFAST_RULES = (
     (r"s1\.pathway0_stem\.conv\.weight", "conv1.weight"),
     (r"s1\.pathway0_stem\.bn\.(\w+)", r"bn1.\1"),
     *stages_from_2(
