@@ -6,7 +6,6 @@ import hashlib
 from importlib.util import find_spec as find_module
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor
 
@@ -56,6 +55,8 @@ def read_packaged(spec: WeightsSpec) -> dict[str, Tensor]:
     """
     tensors = load_pickled(packaged_file(spec))
     given = {key: tensor for key, tensor in tensors.items() if not key.endswith("num_batches_tracked")}
+    import timm  # the 3D networks do without
+
     network = timm.create_model(spec.models[0].partition(":")[2])
     wanted = {key: like for key, like in network.state_dict().items() if not key.endswith("num_batches_tracked")}
     if [_kind(*item) for item in given.items()] != [_kind(*item) for item in wanted.items()]:

@@ -50,7 +50,7 @@ def test_a_still_clip_of_a_photo_equals_the_photo():
     images = torch.cat([prepared(name) for name in LABELS])
     wanted = image_network()(images)
     found = video(images.unsqueeze(2).expand(-1, -1, 3, -1, -1))
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-6
+    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5  # rounding depends on the threads
 
 
 def test_photos_are_embedded_and_told_apart():
