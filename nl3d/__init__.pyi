@@ -16,6 +16,7 @@ from nl3d.data.readers.boxes import Boxes as Boxes
 from nl3d.data.readers.boxes import BoxOptions as BoxOptions
 from nl3d.data.readers.boxes import BoxTrack as BoxTrack
 from nl3d.data.readers.boxes import read_boxes as read_boxes
+from nl3d.data.readers.ccvid import read_ccvid as read_ccvid
 from nl3d.data.readers.dukemtmc_videoreid import read_dukemtmc_videoreid as read_dukemtmc_videoreid
 from nl3d.data.readers.ilids_vid import read_ilids_vid as read_ilids_vid
 from nl3d.data.readers.ls_vid import read_ls_vid as read_ls_vid

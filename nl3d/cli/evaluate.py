@@ -52,6 +52,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--keep-same-camera", action="store_true", help="rank the query's person under the query's camera too"
     )
+    parser.add_argument(
+        "--clothes", choices=("any", "same", "changed"), default="any",
+        help="rank the query's person in any clothes, or only in the same or in other ones, by the table's column "
+        "clothes (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking")
     parser.add_argument("--k1", type=positive, metavar="K", help="neighbours that --rerank looks at (20)")
     parser.add_argument("--k2", type=positive, metavar="K", help="neighbours that --rerank averages over (6)")
@@ -122,9 +127,12 @@ def _evaluate(
     found = read_retrieval(*files, labels=labels, **rules)
     for left_out in found.notes:
         note(left_out)
+    if args.clothes != "any" and (found.q_clothes is None or found.g_clothes is None):
+        raise ValueError(f"--clothes {args.clothes} needs a column clothes in the table of --labels")
     query, gallery, q_pids, g_pids, q_camids, g_camids = found.arguments()
     result = evaluate(
         query.to(device), gallery.to(device), q_pids, g_pids, q_camids, g_camids,
+        q_clothes=found.q_clothes, g_clothes=found.g_clothes, clothes=args.clothes,
         metric=args.metric, ap=args.ap, ranks=args.ranks, rerank=rerank, **rules,
     )  # fmt: skip
     return found.protocol, result
@@ -137,6 +145,7 @@ def _as_json(
         "metric": args.metric,
         "ap": args.ap,
         "exclude_same_camera": not args.keep_same_camera,
+        "clothes": args.clothes,
         "junk_pids": args.junk_pids,
         "distractor_pids": args.distractor_pids,
         "rerank": rerank and asdict(rerank),
@@ -179,5 +188,9 @@ def _table(args: argparse.Namespace, outcomes: list[tuple[str, RankingResult]]) 
                  f"{unmatched} without; {gallery} gallery tracklets, {junk} junk left out")  # fmt: skip
     camera = "kept" if args.keep_same_camera else "left out"
     again = ", re-ranked" if args.rerank else ""
-    lines.append(f"{args.metric} distance{again}, {args.ap} AP, the query's person under the same camera {camera}")
+    worn = {"any": "", "same": " and in other clothes left out", "changed": " and in the same clothes left out"}
+    lines.append(
+        f"{args.metric} distance{again}, {args.ap} AP, the query's person under the same camera {camera}"
+        f"{worn[args.clothes]}"
+    )
     return "\n".join(lines) + "\n"

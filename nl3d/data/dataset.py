@@ -115,6 +115,7 @@ class LabelledRow(NamedTuple):
     camera: str
     name: str
     frames: Sequence[Frame]
+    clothes: str | None = None
 
 
 def make_dataset(
@@ -134,9 +135,9 @@ def make_dataset(
     classes = number_classes(row.person for row in rows if row.part == "train")
     cameras = number_labels(row.camera for row in rows)
     found: dict[str, list[Tracklet]] = {part: [] for part in ("", *PARTS)}
-    for part, person, camera, title, frames in rows:
+    for part, person, camera, title, frames, clothes in rows:
         pid = (classes if part == "train" else people)[person]
-        found[part].append(Tracklet(frames, pid, cameras[camera], title, person=person, camera=camera))
+        found[part].append(Tracklet(frames, pid, cameras[camera], title, person, camera, clothes))
     firsts = {(t.pid, t.camid): t for t in reversed(found[""]) if t.pid not in not_people}
     return ReIDDataset(
         name=name,

@@ -51,6 +51,7 @@ class Tracklet:
         name: Name in tables and pictures.
         person: Label of the person as text, by which files are compared; ``str(pid)`` if left out.
         camera: Label of the camera as text; ``str(camid)`` if left out.
+        clothes: Label of what the person wears, if known; it is compared within one person only.
 
     Raises:
         ValueError: If there are no frames.
@@ -68,6 +69,7 @@ class Tracklet:
     name: str = ""
     person: str | None = None
     camera: str | None = None
+    clothes: str | None = None
 
     def __post_init__(self) -> None:
         if self.person is None and self.pid is not None:

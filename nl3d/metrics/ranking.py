@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nl3d.metrics.distance import DistanceRows, Metric
 from nl3d.metrics.inputs import Array, as_embeddings, as_matrix, check_choice
-from nl3d.metrics.matches import Labels, Matches, positions_in_runs
+from nl3d.metrics.matches import Clothes, Labels, Matches, positions_in_runs
 from nl3d.metrics.positions import match_positions
 from nl3d.metrics.rerank import KReciprocal
 
@@ -37,6 +37,7 @@ class RankingResult:
     num_junk: int
     ap: str
     exclude_same_camera: bool
+    clothes: str = "any"
 
 
 @torch.no_grad()
@@ -54,6 +55,9 @@ def evaluate(
     junk_pids: Sequence[int] = (-1,),
     distractor_pids: Sequence[int] = (),
     exclude_same_camera: bool = True,
+    q_clothes: Labels | None = None,
+    g_clothes: Labels | None = None,
+    clothes: Clothes = "any",
     rerank: KReciprocal | None = None,
     chunk_size: int | None = None,
 ) -> RankingResult:
@@ -93,6 +97,10 @@ def evaluate(
         junk_pids: Identities whose gallery rows are neither right nor wrong.
         distractor_pids: Identities whose gallery rows are wrong for every query.
         exclude_same_camera: Whether rows of the query's identity and camera are removed.
+        q_clothes: Clothes of the queries, for ``clothes``; numbers are compared within one identity only.
+        g_clothes: Clothes of the gallery.
+        clothes: ``"same"`` also removes rows of the query's identity in other clothes, ``"changed"`` those in the
+            query's clothes: the same-clothes and clothes-changing protocols of Gu et al. 2022, arXiv:2204.06890.
         rerank: Re-ranks with these settings before scoring.
         chunk_size: Queries that are ranked at a time; by default as many as fit 32 MiB (128 MiB on a GPU) of distances.
 
@@ -113,7 +121,7 @@ def evaluate(
         >>> result.cmc, round(result.mAP, 3)
         ({1: 0.5, 2: 1.0}, 0.667)
     """
-    _check_options(ap, ranks, chunk_size)
+    _check_options(ap, ranks, chunk_size, clothes)
     rows, others = as_embeddings(query, gallery)
     matches = Matches(
         (q_pids, g_pids),
@@ -122,6 +130,8 @@ def evaluate(
         junk_pids=junk_pids,
         distractor_pids=distractor_pids,
         exclude_same_camera=exclude_same_camera,
+        clothes=clothes,
+        clothes_labels=(q_clothes, g_clothes),
     )
     kept = torch.from_numpy(matches.kept).to(others.device)
     others = others[kept] if matches.num_junk else others
@@ -142,6 +152,9 @@ def evaluate_distmat(  # noqa: D417 - the others are those of evaluate
     junk_pids: Sequence[int] = (-1,),
     distractor_pids: Sequence[int] = (),
     exclude_same_camera: bool = True,
+    q_clothes: Labels | None = None,
+    g_clothes: Labels | None = None,
+    clothes: Clothes = "any",
     chunk_size: int | None = None,
 ) -> RankingResult:
     """Score the rankings of distances that were computed elsewhere; all else is as for :func:`evaluate`.
@@ -161,7 +174,7 @@ def evaluate_distmat(  # noqa: D417 - the others are those of evaluate
         >>> evaluate_distmat(torch.tensor([[0.2, 0.1]]), [3], [3, 4], [0], [1, 1]).mAP
         0.5
     """
-    _check_options(ap, ranks, chunk_size)
+    _check_options(ap, ranks, chunk_size, clothes)
     values = as_matrix(distmat, "(num_query, num_gallery)", name="distmat")
     if values.isnan().any():
         raise ValueError(f"distmat must not hold NaN, got {int(values.isnan().sum())} of them")
@@ -172,6 +185,8 @@ def evaluate_distmat(  # noqa: D417 - the others are those of evaluate
         junk_pids=junk_pids,
         distractor_pids=distractor_pids,
         exclude_same_camera=exclude_same_camera,
+        clothes=clothes,
+        clothes_labels=(q_clothes, g_clothes),
     )
     kept = torch.from_numpy(matches.kept).to(values.device)
     dtype = torch.promote_types(values.dtype, torch.float32)  # NumPy has no bfloat16
@@ -182,9 +197,10 @@ def evaluate_distmat(  # noqa: D417 - the others are those of evaluate
     return _score(distances, matches, ap=ap, ranks=ranks, chunk_size=chunk_size, device=values.device)
 
 
-def _check_options(ap: str, ranks: Sequence[int], chunk_size: int | None) -> None:
+def _check_options(ap: str, ranks: Sequence[int], chunk_size: int | None, clothes: str) -> None:
     """Refuse wrong options before anything is computed."""
     check_choice(ap, ("interpolated", "trapezoid"), name="ap")
+    check_choice(clothes, ("any", "same", "changed"), name="clothes")
     ranks = tuple(ranks)
     if not ranks or any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in ranks):
         raise ValueError(f"ranks must be integers of at least 1, got {ranks}")
@@ -212,6 +228,7 @@ def _score(
     first, precision, penalty = (np.concatenate(parts) for parts in zip(*scores, strict=True))
     if not len(first):
         cause = " under another camera" if matches.exclude_same_camera else ""
+        cause += {"any": "", "same": " in the same clothes", "changed": " in other clothes"}[matches.clothes]
         raise ValueError(
             f"q_pids must have a match in g_pids{cause}, got none for any of {num_queries} queries; "
             "check that pids and camids are numbered alike"
@@ -227,6 +244,7 @@ def _score(
         num_junk=matches.num_junk,
         ap=ap,
         exclude_same_camera=matches.exclude_same_camera,
+        clothes=matches.clothes,
     )
 
 

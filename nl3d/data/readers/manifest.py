@@ -21,7 +21,8 @@ from nl3d.data.readers.table import Table
 from nl3d.data.tracklets import Tracklet
 from nl3d.files import replacing
 
-COLUMNS = ("path", "pid", "camid", "tracklet", "part", "frame")
+COLUMNS = ("path", "pid", "camid", "tracklet", "part", "frame", "clothes")
+_LABELS = ("pid", "camid", "clothes")
 
 
 CHECKED_AT_ONCE = 100_000
@@ -39,6 +40,7 @@ class _Row:
     packed: tuple[str, ...] = ()
     places: tuple[int, ...] = ()
     is_folder: bool = False
+    clothes: str = ""
 
     def add(self, paths: list[str], places: list[int]) -> None:
         """Add the rows read so far and clear the lists for the next tracklet."""
@@ -64,6 +66,8 @@ def read_manifest(
 ) -> ReIDDataset:
     """Read a data set from a CSV table with columns ``path,pid,camid,tracklet,part`` and, if needed, ``frame``.
 
+    A column ``clothes`` may say what the person wears.
+
     A row is one frame, or a folder of frames. Rows of the same part and tracklet belong together, in any order. Frames
     are in the order of ``frame``, a whole number, or else in natural order of their names. ``part`` is ``train``,
     ``query`` or ``gallery``; the table may list queries in the gallery too.
@@ -85,7 +89,10 @@ def read_manifest(
     rows = _read_rows(path, required=("path", "pid", "camid", "tracklet", "part"))
     if check_files:
         _require_listed(rows)
-    labelled = [LabelledRow(row.part, row.pid, row.camid, f"{row.part}/{name}", frames) for row, name, frames in rows]
+    labelled = [
+        LabelledRow(row.part, row.pid, row.camid, f"{row.part}/{name}", frames, row.clothes or None)
+        for row, name, frames in rows
+    ]
     return make_dataset(labelled, name=Path(path).stem, junk_pids=junk_pids, distractor_pids=distractor_pids)
 
 
@@ -120,6 +127,7 @@ def read_manifest_tracklets(
             f"{row.part}/{name}" if prefix_parts else name,
             person=row.pid or None,
             camera=row.camid or None,
+            clothes=row.clothes or None,
         )
         for row, name, frames in rows
     ]
@@ -143,7 +151,8 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
     path = Path(path)
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        has_clothes = any(tracklet.clothes is not None for part in PARTS for tracklet in getattr(dataset, part))
+        table.writerow(COLUMNS if has_clothes else COLUMNS[:-1])
         for part in PARTS:
             for number, tracklet in enumerate(getattr(dataset, part)):
                 title = tracklet.name.removeprefix(f"{part}/") or number
@@ -151,7 +160,8 @@ def write_manifest(path: str | Path, dataset: ReIDDataset) -> None:
                     if not isinstance(frame, str | PurePath):
                         raise TypeError(f"frames must be image files to be listed, got {type(frame).__name__}")
                     where = Path(frame if PurePath(frame).is_absolute() else os.path.relpath(frame, path.parent))
-                    table.writerow((where.as_posix(), tracklet.person, tracklet.camera, title, part, place))
+                    row = (where.as_posix(), tracklet.person, tracklet.camera, title, part, place)
+                    table.writerow((*row, tracklet.clothes or "") if has_clothes else row)
 
 
 def require_manifest_frames(frames: Iterable[FrameNames]) -> None:
@@ -186,19 +196,25 @@ def _group(table: Table, required: Sequence[str]) -> dict[tuple[str, str], _Row]
     row = _Row("", "", "", 0)
     paths: list[str] = []
     places: list[int] = []
-    for line, (place, pid, camid, name, part, frame) in table.rows(COLUMNS, filled=required):
+    for line, (place, pid, camid, name, part, frame, clothes) in table.rows(COLUMNS, filled=required, labels=_LABELS):
         key = part, name or place
         if key != before:
             row.add(paths, places)
             if "part" in required and part not in PARTS:
                 raise table.error(line, f"part must be train, query or gallery, got {part!r}")
-            row = rows.setdefault(key, _Row(part, pid, camid, line))
+            row = rows.setdefault(key, _Row(part, pid, camid, line, clothes=clothes))
             before = key
         if (row.pid, row.camid) != (pid, camid):
             raise table.error(
                 line,
                 f"tracklet {key[1]!r} must be of one person under one camera, got pid {pid!r} and camid {camid!r} "
                 f"after {row.pid!r} and {row.camid!r} on line {row.line}",
+            )
+        if row.clothes != clothes:
+            raise table.error(
+                line,
+                f"tracklet {key[1]!r} must be in the same clothes, got {clothes!r} after {row.clothes!r} "
+                f"on line {row.line}",
             )
         paths.append(place)
         if "frame" in table:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nl3d.data.dataset import ReIDDataset
+from nl3d.data.readers.ccvid import read_ccvid
 from nl3d.data.readers.dukemtmc_videoreid import read_dukemtmc_videoreid
 from nl3d.data.readers.ilids_vid import read_ilids_vid
 from nl3d.data.readers.ls_vid import read_ls_vid
@@ -28,6 +29,7 @@ READERS: dict[str, Reader] = {
     "prid2011": Reader(read_prid2011, splits=True),
     "dukemtmc-videoreid": Reader(read_dukemtmc_videoreid),
     "ls-vid": Reader(read_ls_vid),
+    "ccvid": Reader(read_ccvid),
     "tree": Reader(read_tree),
     "manifest": Reader(read_manifest),
 }

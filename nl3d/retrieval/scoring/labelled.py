@@ -28,6 +28,8 @@ class Retrieval:
         g_camids: ``(num_gallery,)`` int64, if known.
         protocol: How query and gallery are separated: ``"parts"`` of a table, two ``"files"``, or ``"all"``.
         notes: What was left out, one sentence each.
+        q_clothes: ``(num_query,)`` int64, if the table has a column ``clothes``.
+        g_clothes: ``(num_gallery,)`` int64, likewise.
     """
 
     query: Tensor
@@ -38,6 +40,8 @@ class Retrieval:
     g_camids: Tensor | None
     protocol: str
     notes: tuple[str, ...] = ()
+    q_clothes: Tensor | None = None
+    g_clothes: Tensor | None = None
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return the arguments of :func:`nl3d.metrics.evaluate`, in its order."""
@@ -116,6 +120,11 @@ def read_retrieval(
     q_camids, g_camids = (
         torch.tensor([numbers[camera] for camera in side], dtype=torch.int64) if side else None for side in cameras
     )
+    worn = [side.clothes or [] for side in sides]
+    numbers = number_labels([*worn[0], *worn[1]])
+    q_clothes, g_clothes = (
+        torch.tensor([numbers[label] for label in side], dtype=torch.int64) if side else None for side in worn
+    )
     return Retrieval(
         query=first.embeddings[sides[0].places],
         gallery=second.embeddings[sides[1].places],
@@ -123,6 +132,8 @@ def read_retrieval(
         g_pids=g_pids,
         q_camids=q_camids,
         g_camids=g_camids,
+        q_clothes=q_clothes,
+        g_clothes=g_clothes,
         protocol="parts" if has_parts else "all" if alone else "files",
         notes=() if table is None else _left_out(table, [first] if alone else [first, second]),
     )
@@ -135,10 +146,11 @@ class _Side(NamedTuple):
     places: list[int]
     people: list[str]
     cameras: list[str] | None
+    clothes: list[str] | None = None
 
     def only(self, kept: list[int]) -> _Side:
-        cameras = None if self.cameras is None else [self.cameras[i] for i in kept]
-        return _Side(self.file, [self.places[i] for i in kept], [self.people[i] for i in kept], cameras)
+        cameras, clothes = (x and [x[i] for i in kept] for x in (self.cameras, self.clothes))
+        return _Side(self.file, [self.places[i] for i in kept], [self.people[i] for i in kept], cameras, clothes)
 
 
 def are_comparable(query: Sequence[str | None], gallery: Sequence[str | None]) -> bool:
@@ -206,7 +218,8 @@ def _join(file: Embeddings, table: LabelTable | None, part: str, alone: bool) ->
     cameras = [row.camera for row in rows if row.camera is not None]
     if not cameras and own_cameras is not None:
         cameras = [own_cameras[place] for place in places]
-    return _Side(file, places, [row.person for row in rows], cameras or None)
+    clothes = [row.clothes for row in rows if row.clothes is not None]
+    return _Side(file, places, [row.person for row in rows], cameras or None, clothes or None)
 
 
 def _in_order(file: Embeddings, table: LabelTable, part: str, alone: bool) -> tuple[list[LabelRow], list[int]]:

@@ -11,9 +11,11 @@ from nl3d.data.dataset import PARTS
 from nl3d.data.labels import DISTRACTOR, JUNK, number_labels
 from nl3d.data.readers.columns import open_table
 
+_LABELS = ("pid", "camid", "clothes")
+
 
 class LabelRow(NamedTuple):
-    """One tracklet of a table of labels; ``part`` is empty and ``camera`` is None if the table has no such column."""
+    """One tracklet of a table of labels; without its column, ``part`` is empty, and ``camera`` or ``clothes`` None."""
 
     part: str
     name: str
@@ -21,6 +23,7 @@ class LabelRow(NamedTuple):
     camid: int | None
     person: str
     camera: str | None
+    clothes: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,9 @@ class LabelTable:
 def read_labels(source: Any, *, not_people: Collection[int] = (-1,)) -> LabelTable:
     """Read the labels of tracklets from a table: a manifest, whose frames need not be there, or a shorter one.
 
-    A row has a ``pid`` and the name of its tracklet: ``tracklet`` or, without this column, ``path``. ``camid`` and
-    ``part`` (``train``, ``query``, ``gallery``) may be there. Rows of the same part and name are one tracklet, and must
-    agree.
+    A row has a ``pid`` and the name of its tracklet: ``tracklet`` or, without this column, ``path``. ``camid``,
+    ``clothes`` and ``part`` (``train``, ``query``, ``gallery``) may be there. Rows of the same part and name are one
+    tracklet, and must agree.
 
     Labels of people and cameras are read by :func:`nl3d.data.labels.parse_label` and numbered by
     :func:`nl3d.data.labels.number_labels`.
@@ -51,13 +54,13 @@ def read_labels(source: Any, *, not_people: Collection[int] = (-1,)) -> LabelTab
         source = {"tracklet": list(known), "pid": list(known.values())}
     table = open_table(source, what="table of labels")
     table.require(("tracklet or path", "pid"))
-    columns = ("tracklet" if "tracklet" in table else "path", "pid", "camid", "part")
+    columns = ("tracklet" if "tracklet" in table else "path", "pid", "camid", "part", "clothes")
     filled = [column for column in columns if column in table]
-    found: dict[tuple[str, str], tuple[str, str, int]] = {}
-    for line, (name, pid, camid, part) in table.rows(columns, filled=filled):
+    found: dict[tuple[str, str], tuple[str, str, str, int]] = {}
+    for line, (name, pid, camid, part, clothes) in table.rows(columns, filled=filled, labels=_LABELS):
         if "part" in table and part not in PARTS:
             raise table.error(line, f"part must be train, query or gallery, got {part!r}")
-        old_pid, old_camid, old_line = found.setdefault((part, name), (pid, camid, line))
+        old_pid, old_camid, old_clothes, old_line = found.setdefault((part, name), (pid, camid, clothes, line))
         if (old_pid, old_camid) != (pid, camid):
             raise table.error(
                 line,
@@ -65,10 +68,16 @@ def read_labels(source: Any, *, not_people: Collection[int] = (-1,)) -> LabelTab
                 f"{old_pid!r} and {old_camid!r} on line {old_line}"
                 + ("" if part else "; a part column tells query and gallery apart"),
             )
-    people = number_labels((pid for pid, _, _ in found.values()), {JUNK, DISTRACTOR, *not_people})
-    cameras = number_labels(camid for _, camid, _ in found.values() if camid)
+        if old_clothes != clothes:
+            raise table.error(
+                line,
+                f"tracklet {name!r} must be in the same clothes, got {clothes!r} after {old_clothes!r} "
+                f"on line {old_line}",
+            )
+    people = number_labels((pid for pid, *_ in found.values()), {JUNK, DISTRACTOR, *not_people})
+    cameras = number_labels(camid for _, camid, *_ in found.values() if camid)
     rows = tuple(
-        LabelRow(part, name, people[pid], cameras.get(camid), pid, camid or None)
-        for (part, name), (pid, camid, _) in found.items()
+        LabelRow(part, name, people[pid], cameras.get(camid), pid, camid or None, clothes or None)
+        for (part, name), (pid, camid, clothes, _) in found.items()
     )
     return LabelTable(path=table.path, rows=rows, has_parts="part" in table)

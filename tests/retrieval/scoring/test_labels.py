@@ -22,7 +22,8 @@ def test_reads_a_manifest_without_its_frames(tmp_path):
     found = read_labels(path)
     assert found.has_parts
     assert [tuple(row) for row in found.rows if row.part != "train"] == [
-        ("query", "t1", 7, 1, "7", "1"), ("gallery", "t1", 7, 1, "7", "1"), ("gallery", "t2", -1, 2, "-1", "2"),
+        ("query", "t1", 7, 1, "7", "1", None), ("gallery", "t1", 7, 1, "7", "1", None),
+        ("gallery", "t2", -1, 2, "-1", "2", None),
     ]  # fmt: skip
     assert [row.name for row in found.rows if row.part == "train"] == ["t3"]
 
@@ -30,7 +31,8 @@ def test_reads_a_manifest_without_its_frames(tmp_path):
 def test_a_short_table_is_enough(tmp_path):
     found = read_labels(table(tmp_path, "path,pid\nb,3\na,4\n"))
     assert not found.has_parts
-    assert [tuple(row) for row in found.rows] == [("", "b", 3, None, "3", None), ("", "a", 4, None, "4", None)]
+    assert [row[:6] for row in found.rows] == [("", "b", 3, None, "3", None), ("", "a", 4, None, "4", None)]
+    assert {row.clothes for row in found.rows} == {None}
 
 
 @pytest.mark.parametrize(
