@@ -49,7 +49,7 @@ def test_refuses_unknown_people_and_cameras():
 
 @pytest.mark.parametrize("pid", [-1, 1])
 def test_refuses_training_pids_outside_the_numbering(pid):
-    with pytest.raises(ValueError, match=f"train pids must go from 0 to 0, one a label, got {pid}"):
+    with pytest.raises(ValueError, match=f"train pids must go from 0 to 0, one per label, got {pid}"):
         ReIDDataset(name="tiny", train=[tracklet(pid, 1)], train_labels=("a",))
 
 
