@@ -191,9 +191,12 @@ def read_parquet(path: Path) -> dict[str, Any]:
 
 
 def add_notes(notes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add the notes of parts: their counts and their lists."""
+    """Add the notes of parts: their counts and their lists; text stays that of the first part."""
     first, *others = notes
-    return {key: sum((other[key] for other in others), value) for key, value in first.items()}
+    return {
+        key: value if isinstance(value, str) else sum((other[key] for other in others), value)
+        for key, value in first.items()
+    }
 
 
 def from_arrow(table: Any) -> dict[str, Any]:

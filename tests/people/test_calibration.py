@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import nl3d
-from nl3d.embedding.network import fingerprint
+from nl3d.models.fingerprint import fingerprint
 from nl3d.people.calibration import Calibration
 from nl3d.people.fit import calibrate
 from nl3d.people.pairs import labelled_pairs
