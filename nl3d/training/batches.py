@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from einops import rearrange
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from nl3d.data.clips.dataset import ClipDataset, forking_workers, worker_errors
-from nl3d.data.clips.processor import ClipProcessor
+from nl3d.data.clips.processor import ClipProcessor, resize_images
 from nl3d.data.clips.samplers import PKSampler
+from nl3d.data.clips.sampling import generator_from
 from nl3d.data.clips.transforms import ClipTransform
 from nl3d.data.dataset import ReIDDataset
 from nl3d.training.config import TrainingConfig
@@ -62,8 +64,9 @@ class TrainBatches:
             rank=accelerator.process_index,
             world_size=world,
         )
+        self.sizes = config.training_sizes()
         transform = ClipTransform(
-            self.processor.size,
+            max(self.sizes),
             training=True,
             enlarge=config.enlarge,
             flip_probability=config.flip,
@@ -99,7 +102,7 @@ class TrainBatches:
         """Yield the batches that are left of an epoch, and the number of unreadable frames in each."""
         self.sampler.set_epoch(epoch)
         parts: list[MicroBatch] = []
-        unreadable = 0
+        unreadable, step = 0, self.sampler.state_dict()["step"]
         with forking_workers():
             samples = iter(self.loader)
         while True:
@@ -109,11 +112,17 @@ class TrainBatches:
                 return
             # moved while they are bytes, a quarter of the size of floats
             clips, pids = (x.to(self.accelerator.device, non_blocking=True) for x in (sample.clip, sample.pid))
-            parts.append((self.processor.normalise(clips), pids))
+            parts.append((self.processor.normalise(self._resized(clips, epoch, step)), pids))
             unreadable += int(sample.unreadable.sum())
             if len(parts) == self.config.accumulate:
                 yield parts, unreadable
-                parts, unreadable = [], 0
+                parts, unreadable, step = [], 0, step + 1
+
+    def _resized(self, clips: Tensor, epoch: int, step: int) -> Tensor:
+        """Resize clips ``(B, 3, T, H, W)`` uint8 to the size that epoch and step draw, the same on every rank."""
+        drawn = int(torch.randint(len(self.sizes), (), generator=generator_from(self.config.seed, epoch, step)))
+        frames = resize_images(list(rearrange(clips, "b c t h w -> (b t) c h w")), self.sizes[drawn])
+        return rearrange(frames, "(b t) c h w -> b c t h w", b=len(clips))
 
     def state_dict(self, epoch: int, step: int) -> dict[str, Any]:
         """Return the sampler's state after some steps of an epoch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -57,6 +58,9 @@ class TrainingConfig:
     sampling: Literal["stride", "consecutive", "evenly", "restricted_random"] = _option("stride", "training clips")
     height: int = _option(256, "height of a frame, in pixels")
     width: int = _option(128, "width of a frame, in pixels")
+    sizes: str = _option(
+        "", "sizes of training clips, one drawn per batch, such as 64x32,96x48,128x64; empty for height and width alone"
+    )
     enlarge: float = _option(1.125, "factor by which a clip is enlarged before the random crop")
     flip: float = _option(0.5, "probability of mirroring a clip")
     erasing: float = _option(0.0, "probability of erasing a random rectangle, the same in all frames of a clip")
@@ -122,12 +126,26 @@ class TrainingConfig:
             raise ValueError(
                 f"accumulate must divide num_pids={self.num_pids} and leave two to mine in, got {self.accumulate}"
             )
+        self.training_sizes()
         if self.weights != "none" and self.inflate_from:
             raise ValueError("weights and inflate_from must not both be given; a network starts from one of them")
         for item in dataclasses.fields(self):
             choices = choices_of(item)
             if choices and getattr(self, item.name) not in choices:
                 raise ValueError(f"{item.name} must be one of {', '.join(choices)}, got {getattr(self, item.name)!r}")
+
+    def training_sizes(self) -> list[tuple[int, int]]:
+        """Return the heights and widths of training clips; tests have ``height`` and ``width``.
+
+        Raises:
+            ValueError: If ``sizes`` are no sizes.
+        """
+        if not self.sizes:
+            return [(self.height, self.width)]
+        found = [re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip()) for text in self.sizes.split(",")]
+        if None in found:
+            raise ValueError(f"sizes must be HxW separated by commas, such as '64x32,96x48', got {self.sizes!r}")
+        return [(int(match[1]), int(match[2])) for match in found if match]
 
     def to_json(self) -> str:
         """Return all options as JSON, in the order of the class."""
