@@ -121,6 +121,8 @@ class TrainBatches:
     def _resized(self, clips: Tensor, epoch: int, step: int) -> Tensor:
         """Resize clips ``(B, 3, T, H, W)`` uint8 to the size that epoch and step draw, the same on every rank."""
         drawn = int(torch.randint(len(self.sizes), (), generator=generator_from(self.config.seed, epoch, step)))
+        if tuple(clips.shape[3:]) == self.sizes[drawn]:
+            return clips
         frames = resize_images(list(rearrange(clips, "b c t h w -> (b t) c h w")), self.sizes[drawn])
         return rearrange(frames, "(b t) c h w -> b c t h w", b=len(clips))
 

@@ -129,6 +129,22 @@ def test_batches_go_on_in_the_middle_of_an_epoch(walkers):
     assert torch.equal(rest[0][0], whole[1][1][0][0])
 
 
+def test_each_batch_has_one_of_the_sizes(walkers):
+    config = toy_config(sizes="32x16,24x12, 16x8", num_pids=2)
+    whole = epochs_of(TrainBatches(walkers, config, Rank(0, 1), Means()))
+    shapes = [tuple(clips.shape[3:]) for epoch in whole for ((clips, _),) in epoch]
+    assert len(shapes) == 8
+    assert set(shapes) == {(32, 16), (24, 12), (16, 8)}
+    plain = epochs_of(TrainBatches(walkers, toy_config(num_pids=2), Rank(0, 1), Means()))
+    largest = [place for place, shape in enumerate(shapes[:4]) if shape == (32, 16)]
+    assert all(torch.equal(whole[0][place][0][0], plain[0][place][0][0]) for place in largest)
+    rest = TrainBatches(walkers, dataclasses.replace(config, num_workers=1), Rank(0, 1), Means())
+    rest.load_state_dict(rest.state_dict(1, 2))
+    assert [tuple(parts[0][0].shape[3:]) for parts, _ in rest.epoch(1)] == shapes[6:]
+    with pytest.raises(ValueError, match="sizes must be HxW separated by commas, such as '64x32,96x48', got '64'"):
+        toy_config(sizes="64")
+
+
 def test_uneven_shares_are_refused(walkers):
     with pytest.raises(ValueError, match="num_pids must be a multiple of processes times accumulate = 3 x 2, got 4"):
         TrainBatches(walkers, toy_config(accumulate=2), Rank(0, 3), Means())

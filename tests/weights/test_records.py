@@ -25,7 +25,7 @@ def test_records_are_whole(spec):
         assert spec.repo_id is spec.url is None
     elif spec.repo_id is None:
         assert spec.url.startswith("https://")
-        assert spec.url.endswith(spec.filename) or "/folders/" in spec.url  # of a drive
+        assert spec.url.endswith(spec.filename) or "//drive.google.com/" in spec.url
     else:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", spec.repo_id)
         assert re.fullmatch("[0-9a-f]{7,40}", spec.revision)
