@@ -35,6 +35,7 @@ from nl3d.embedding.embedder import TrackletEmbedder as TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings as Embeddings
 from nl3d.embedding.sharing.ray_engine import embed_on_ray as embed_on_ray
 from nl3d.embedding.sharing.shards import embed_to_file as embed_to_file
+from nl3d.gallery.gallery import Gallery as Gallery
 from nl3d.inflate import Inflate2dTo3d as Inflate2dTo3d
 from nl3d.inflate import frame_by_frame as frame_by_frame
 from nl3d.inflate import time_first as time_first

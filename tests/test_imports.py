@@ -30,12 +30,13 @@ MAY_IMPORT = {
     "embedding": {"files", "unpickle", "layers", "models", "weights", "data"},
     "retrieval": {"files", "layers", "models", "weights", "data", "walkers", "metrics", "viz", "embedding"},
     "people": {"files", "data", "metrics", "viz", "embedding", "retrieval"},
+    "gallery": {"files", "data", "metrics", "viz", "embedding", "retrieval", "people"},
     "live": {"files", "data", "metrics", "embedding", "retrieval"},
     "training": {"files", "layers", "losses", "hub", "models", "convert", "weights", "data", "walkers", "metrics",
                  "inflate", "embedding"},
     "deploy": {"files", "layers", "hub", "models", "data", "weights", "embedding", "training"},
     "cli": {"files", "weights", "data", "walkers", "metrics", "viz", "embedding", "retrieval", "training", "models",
-            "deploy", "people", "live"},
+            "deploy", "people", "gallery", "live"},
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ _COMMANDS = {
     "train": ("train", "nl3d train --weights bundled --dataset tree --root people --output runs/people --num-pids 16"),
     "export": ("export", "nl3d export runs/people --output people.onnx"),
     "show-attention": ("show_attention", "nl3d show-attention people 0001C1 --at 0,40,20 --output attention.png"),
+    "gallery": ("gallery", "nl3d gallery find people.gallery camera2.safetensors --since 12h"),
     "demo": ("demo", "nl3d demo --picture ranking.png"),
 }
 """Module and example of each command of this package."""

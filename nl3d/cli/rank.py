@@ -6,15 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nl3d.cli.boxes import add_box_options, box_options
-from nl3d.cli.embed import report
+from nl3d.cli.boxes import add_box_options
 from nl3d.cli.index import add_index_options, check_index_options, note_short, open_index
-from nl3d.cli.options import add_network_options, build_model, embed_options, note, positive
-
-if TYPE_CHECKING:
-    from nl3d.embedding.embeddings import Embeddings
+from nl3d.cli.options import add_network_options, note, positive
+from nl3d.cli.sets import load_sets
 
 DESCRIPTION = """\
 Rank the gallery for each query. QUERY and GALLERY are files of embeddings (.safetensors, .npz, .npy, .pt), or what
@@ -52,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if args.picture:
         check_output(args.picture, overwrite=args.overwrite, suffixes=PICTURES, inputs=(*inputs, args.index_file))
     check_index_options(args, inputs)
-    query, gallery = _load(args)
+    query, gallery = load_sets(args, [(args.query, args.query_tracks), (args.gallery, args.gallery_tracks)])
     index = open_index(args, gallery) if args.index == "faiss" else None
     ranking = rank(query, index or gallery, top=args.top, metric=args.metric, names=args.only, labels=args.labels)
     result = ranking.to_dict() if args.json else {}
@@ -71,27 +68,3 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(result, indent=1) + "\n")
     else:
         sys.stdout.write(ranking.table())
-
-
-def _load(args: argparse.Namespace) -> tuple[Embeddings, Embeddings]:
-    """Open or embed the two sets, once if they are the same."""
-    from nl3d.data.sources import open_source
-    from nl3d.embedding.embed import embed
-    from nl3d.embedding.embeddings import Embeddings
-    from nl3d.embedding.vector_files import READERS
-
-    sets: dict[tuple[Path, Path | None], Embeddings] = {}
-    wanted = [(args.query.resolve(), args.query_tracks), (args.gallery.resolve(), args.gallery_tracks)]
-    sources = []
-    for path, tracks in dict.fromkeys(wanted):
-        if tracks is None and path.suffix.lower() in READERS:
-            sets[path, tracks] = Embeddings.open(path)
-        else:
-            open_source(path, tracks, boxes=box_options(args))  # refuse bad input before a network is fetched
-            sources.append((path, tracks))
-    model = build_model(args) if sources else None
-    for path, tracks in sources:
-        assert model is not None
-        sets[path, tracks] = made = embed(path, model, tracks=tracks, boxes=box_options(args), **embed_options(args))
-        report(made)
-    return sets[wanted[0]], sets[wanted[1]]

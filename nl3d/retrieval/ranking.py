@@ -184,8 +184,8 @@ class Ranking:
             [self.gallery.names[place] for place in self.indices[row].tolist() if place >= 0] for row in range(drawn)
         ]
         wanted = sorted({name for names in found for name in names})
-        query_frames = _open(self.query, query_source, "query_source").middle_frames(queries)
-        gallery_frames = _open(self.gallery, gallery_source, "gallery_source").middle_frames(wanted)
+        query_frames = open_embedded(self.query, query_source, "query_source").middle_frames(queries)
+        gallery_frames = open_embedded(self.gallery, gallery_source, "gallery_source").middle_frames(wanted)
         picture = []
         for row, names in enumerate(found):
             tiles = [Tile(query_frames.get(queries[row]), queries[row], "query")]
@@ -222,7 +222,7 @@ class Ranking:
                 if side.metadata.get(name):
                     yield side.metadata[name]
             if Path(path).exists() and Path(side.metadata.get("source") or "").suffix.lower() == ".csv":
-                opened = _open(side, None, "source")
+                opened = open_embedded(side, None, "source")
                 assert isinstance(opened, TrackletSource)
                 yield from {getattr(tracklet.frames, "folder", "") for tracklet in opened.tracklets}
 
@@ -243,7 +243,7 @@ def _without_none(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def _open(embeddings: Embeddings, source: Source | None, argument: str) -> Any:
+def open_embedded(embeddings: Embeddings, source: Source | None, argument: str) -> Any:
     """Open what a set was embedded from, or another source of the same tracklets."""
     about, tracks = embeddings.metadata, None
     if source is None or isinstance(source, str | Path):

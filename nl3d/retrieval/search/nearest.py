@@ -58,6 +58,29 @@ def _nearest_in_block(
     if own is not None:
         inside = (own >= 0) & (own < len(block))
         squared[inside, own[inside]] = torch.inf
+    return nearest_by_scores(query, block, squared, slack, count, metric)
+
+
+def nearest_by_scores(
+    query: Tensor, block: Tensor, squared: Tensor, slack: Tensor, count: int, metric: Metric
+) -> tuple[Tensor, Tensor]:
+    """Find the nearest rows of a block by approximate scores; what may be among them is measured.
+
+    Args:
+        query: Vectors to search for.
+        block: Vectors to search in.
+        squared: Squared distances, up to a constant per query; infinite for rows that are left out.
+        slack: Largest error of a score.
+        count: Rows to find for each query.
+        metric: How distances are measured.
+
+    Shape:
+        - query: ``(num_query, D)``
+        - block: ``(N, D)``
+        - squared: ``(num_query, N)``
+        - slack: ``(num_query, 1)``
+        - Output: distances, ascending, and places, both ``(num_query, K)``, infinite and -1 where there are no more
+    """
     proposed = squared.topk(min(count + SPARE, len(block)), largest=False)
     limit = proposed.values[:, min(count, len(block)) - 1 :][:, :1] + 2 * slack
     places = proposed.indices.masked_fill(proposed.values.isinf(), -1)
