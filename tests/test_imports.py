@@ -104,7 +104,7 @@ DISTRIBUTIONS = {"PIL": "pillow", "av": "av", "faiss": "faiss-cpu", "yaml": "pyy
 
 def test_every_import_is_declared():
     """Each module of others that a file imports belongs to a dependency or an extra."""
-    declared = set(re.findall(r'"([\w-]+)>=', ROOT.parent.joinpath("pyproject.toml").read_text()))
+    declared = set(re.findall(r'"([\w-]+)(?:\[\w+\])?>=', ROOT.parent.joinpath("pyproject.toml").read_text()))
     for path in [*ROOT.rglob("*.py"), *ROOT.parent.joinpath("weights_tools").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
