@@ -109,6 +109,27 @@ def make_jobs(shared: Path) -> dict[str, Job]:
         GalleryIndex.open(path, people)
         return "new"
 
+    def gallery(folder: Path) -> None:
+        with nl3d.Gallery(folder / "people.gallery", create=True) as opened:
+            for prefix in "abcd":
+                if f"{prefix}t0" not in opened:
+                    opened.add(people, prefix=prefix, person=prefix, thumbnails=False)
+            if "at0" in opened and "dt0" in opened and len(opened) == 4 * len(people):
+                opened.remove(name=["at1"])
+            opened.optimize()
+
+    def check_gallery(folder: Path) -> str:
+        path = folder / "people.gallery"
+        if not path.exists() or not path.stat().st_size:
+            return "none"
+        with nl3d.Gallery(path) as opened:
+            count = len(opened)
+            assert count % len(people) == 0 or count == 4 * len(people) - 1
+            if count:
+                stored = opened.embeddings(person="b" if "bt0" in opened else "a").embeddings
+                assert torch.equal(stored, people.embeddings)
+        return "new" if count == 4 * len(people) - 1 else "old"
+
     def train(folder: Path) -> None:
         from nl3d.training.run import run_training
 
@@ -143,6 +164,7 @@ def make_jobs(shared: Path) -> dict[str, Job]:
         "save": Job(save, check_saved, {"people.safetensors"}),
         "save_pretrained": Job(save_network, check_network, {"network"}),
         "index": Job(index, check_index, {"gallery.index"}),
+        "gallery": Job(gallery, check_gallery, {"people.gallery"}),
         "train": Job(train, check_trained, {"run"}),
         "convert": Job(convert, check_converted, {"converted.safetensors"}),
     }
