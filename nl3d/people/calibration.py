@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -41,6 +41,7 @@ class Calibration:
         intercept: Log odds at distance 0.
         same_above: Probability from which two tracklets are called the same person.
         different_below: Probability up to which they are called different people.
+        different_median: Median distance of pairs of two people, to which other footage is scaled; None if not known.
         about: What it was fitted on: counts, rates, a description.
 
     Raises:
@@ -61,6 +62,7 @@ class Calibration:
     intercept: float
     same_above: float
     different_below: float
+    different_median: float | None = None
     about: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +75,18 @@ class Calibration:
                 "thresholds must be 0 <= different_below <= same_above <= 1, "
                 f"got {self.different_below} and {self.same_above}"
             )
+
+    def scaled_to(self, different_median: float) -> Calibration:
+        """Return it for footage in which distances of two people have another median, all distances in proportion.
+
+        Args:
+            different_median: Median distance of pairs of two people there, above 0.
+        """
+        if not self.different_median:
+            return self
+        factor = self.different_median / different_median
+        slope = self.slope * (factor if self.metric == "cosine" else factor**2)
+        return replace(self, slope=slope, different_median=different_median)
 
     def log_odds(self, distances: Tensor) -> Tensor:
         """Return the log odds of "same person" of some distances, float64, in their shape."""

@@ -177,9 +177,14 @@ def calibrate(
         "equal_error_rate": equal_error,
         "rates": [rate._asdict() for rate in rates],
     }
-    return CalibrationReport(
-        replace(made, same_above=same, different_below=different, about=about), pairs, rates, equal_error
+    made = replace(
+        made,
+        same_above=same,
+        different_below=different,
+        different_median=float(np.median(pairs.different)),
+        about=about,
     )
+    return CalibrationReport(made, pairs, rates, equal_error)
 
 
 def _fit_logistic(pairs: LabelledPairs, metric: Metric) -> tuple[float, float]:

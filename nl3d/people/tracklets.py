@@ -32,6 +32,7 @@ class TrackletList:
         people: Label of each tracklet's person, None where not known.
         sets: ``(N,)`` int64, number of each tracklet's set.
         embeddings: The sets.
+        titles: Name of each set.
         notes: What was assumed, one sentence each.
     """
 
@@ -43,6 +44,7 @@ class TrackletList:
     people: tuple[str | None, ...]
     sets: NDArray[np.int64]
     embeddings: tuple[Embeddings, ...]
+    titles: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -110,6 +112,7 @@ def gather_tracklets(
         people=tuple(person for part in opened for person in part.people or (None,) * len(part)),
         sets=np.repeat(np.arange(len(opened)), [len(part) for part in opened]),
         embeddings=tuple(opened),
+        titles=tuple(titles),
         notes=tuple(notes),
     )
 
