@@ -92,13 +92,20 @@ def test_an_interrupt_leaves_no_worker(folder):
     assert caught.tb
 
 
+class Grey:
+    """A frame that a worker reads, unlike one in memory."""
+
+    def read(self):
+        return torch.zeros(3, 8, 4, dtype=torch.uint8)
+
+
 class Deadly:
     def read(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_is_killed_is_named():
-    people = [Tracklet([torch.zeros(3, 8, 4, dtype=torch.uint8)]), Tracklet([Deadly()])]
+    people = [Tracklet([Grey()]), Tracklet([Deadly()])]
     with pytest.raises(ChildProcessError, match=r"a worker that decodes frames was killed .* with fewer workers"):
         nl3d.embed(people, TinyNet(), batch_size=1, workers=1)
 
