@@ -16,7 +16,6 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 import torch
-from nl3d.training.export import load_run
 from PIL import Image
 
 import nl3d
@@ -24,6 +23,7 @@ from nl3d.cli import main
 from nl3d.data.readers.matfiles import read_mat
 from nl3d.models.resnet3d import ResNet3d
 from nl3d.training.config import TrainingConfig
+from nl3d.training.load import load_run
 from nl3d.training.run import run_training
 from tests.data.films import film, write_boxes, write_greys, write_video
 from tests.data.pictures import write_jpeg
