@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from PIL import Image
+from torch import Tensor
 
 from nl3d.data.frames.images import decode_image
 from nl3d.gallery.times import format_time
 from nl3d.metrics.distance import Metric
+from nl3d.retrieval.ranking import UNKNOWN
 from nl3d.viz.ranking import Tile, draw_ranking
 
-UNKNOWN = "unknown"
-"""Person of a query that no one in the gallery is the same as."""
+if TYPE_CHECKING:
+    from nl3d.people.calibration import Calibration
 
 
 class Entry(NamedTuple):
@@ -94,9 +95,14 @@ class Matches(NamedTuple):
     person: str | None
 
     @classmethod
-    def of(cls, name: str, found: tuple[Match, ...], *, judged: bool) -> Matches:
-        """Name the person of what was found, if distances were judged by a calibration."""
-        if not judged:
+    def of(cls, name: str, entries: Sequence[Entry], distances: Tensor, calibration: Calibration | None) -> Matches:
+        """Describe what was found, and name its person if there is a calibration to judge distances."""
+        judged: Sequence[tuple[float | None, str | None]] = [(None, None)] * len(entries)
+        if calibration is not None:
+            judged = list(zip(calibration.probability(distances).tolist(), calibration.decide(distances), strict=True))
+        places = zip(entries, distances.tolist(), judged, strict=True)
+        found = tuple(Match(place, entry, distance, *both) for place, (entry, distance, both) in enumerate(places, 1))
+        if calibration is None:
             return cls(name, found, None)
         if found and found[0].decision == "same":
             return cls(name, found, found[0].entry.person or found[0].entry.name)
@@ -158,7 +164,7 @@ def align(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     return [(indent + "  ".join(cells)).rstrip() for cells in padded]
 
 
-def draw_answer(answer: Answer, thumbnails: Mapping[str, bytes], queries: Mapping[str, torch.Tensor]) -> Image.Image:
+def draw_answer(answer: Answer, thumbnails: Mapping[str, bytes], queries: Mapping[str, Tensor]) -> Image.Image:
     """Draw each query, followed by the thumbnails of what was found.
 
     Args:

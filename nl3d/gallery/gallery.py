@@ -14,10 +14,11 @@ from torch import Tensor
 
 from nl3d.embedding.embeddings import Embeddings, made_by, require_same_maker
 from nl3d.gallery.additions import choose_thumbnails, from_json, make_rows, merge_maker, to_json
-from nl3d.gallery.answers import Answer, Entry, Match, Matches
+from nl3d.gallery.answers import Answer, Entry, Matches
 from nl3d.gallery.cache import CACHE_BYTES, VectorCache
 from nl3d.gallery.conditions import COLUMNS, as_texts, make_condition, to_entry
 from nl3d.gallery.queries import choose_calibration, read_query
+from nl3d.gallery.rows import delete, describe, insert, is_rewrite_pending, rewrite, rewrite_if_pending
 from nl3d.gallery.search import search
 from nl3d.gallery.store import GalleryFile
 from nl3d.gallery.times import Time, format_time, parse_age
@@ -26,7 +27,6 @@ from nl3d.metrics.distance import Metric
 if TYPE_CHECKING:
     from nl3d.people.calibration import Calibration
 
-Rows: TypeAlias = list[tuple[Any, ...]]
 Entries: TypeAlias = list[Entry]
 
 
@@ -78,7 +78,7 @@ class Gallery:
     @property
     def metadata(self) -> dict[str, str]:
         """What made the vectors: ``model``, ``weights``, ``network``, ``output``, ``preprocessing``, if known."""
-        return from_json(self._about("maker"))
+        return from_json(self._file.about("maker"))
 
     def add(
         self,
@@ -124,19 +124,12 @@ class Gallery:
                     )
         images, note = choose_thumbnails(opened, thumbnails)
         with self._file.writing():
-            self._set_about("maker", to_json(self._check_addition(opened)))
-            self._set_about("width", str(opened.shape[1]))
+            self._file.note("maker", to_json(self._check_addition(opened)))
+            self._file.note("width", str(opened.shape[1]))
             for first, block in opened.blocks():
                 for row, vector in zip(rows[first:], block.numpy().astype("<f4"), strict=False):
-                    self._insert(row, vector.tobytes(), images.get(row.name.removeprefix(prefix)))
+                    insert(self._file, row, vector.tobytes(), images.get(row.name.removeprefix(prefix)))
         return Added(len(rows), len(images), note)
-
-    def _insert(self, row: Sequence[Any], vector: bytes, jpeg: bytes | None) -> None:
-        marks = ", ".join("?" * len(row))
-        key = self._file.write(f"INSERT INTO tracklets ({COLUMNS}) VALUES ({marks})", row).lastrowid
-        self._file.write("INSERT INTO vectors VALUES (?, ?)", (key, vector))
-        if jpeg is not None:
-            self._file.write("INSERT INTO thumbnails VALUES (?, ?)", (key, jpeg))
 
     def _check_addition(self, embeddings: Embeddings) -> dict[str, str]:
         """Refuse vectors that do not fit the gallery; return what made the vectors of both."""
@@ -186,26 +179,10 @@ class Gallery:
             measured: Metric = metric or (judge.metric if judge else "euclidean")
             distances, ids = search(vectors, self._vectors().blocks(condition, values), top, measured)
             wanted = sorted(set(ids.flatten().tolist()))
-            entries = {key: to_entry(row) for key, *row in self._described(wanted)}
-        matches = []
-        for name, row, keys in zip(names, distances, ids.tolist(), strict=True):
-            judged: Sequence[tuple[float | None, str | None]] = [(None, None)] * len(row)
-            if judge is not None and len(row):
-                judged = list(zip(judge.probability(row).tolist(), judge.decide(row), strict=True))
-            found = (
-                Match(place, entries[key], distance, *judgement)
-                for place, (key, distance, judgement) in enumerate(zip(keys, row.tolist(), judged, strict=True), 1)
-            )
-            matches.append(Matches.of(name, tuple(found), judged=judge is not None))
+            entries = {key: to_entry(row) for key, *row in describe(self._file, wanted)}
+        found = ([entries[key] for key in keys] for keys in ids.tolist())
+        matches = (Matches.of(*one, judge) for one in zip(names, found, distances, strict=True))
         return Answer(tuple(matches), measured)
-
-    def _described(self, keys: Sequence[int]) -> Sequence[tuple[Any, ...]]:
-        found: Rows = []
-        for start in range(0, len(keys), step := 500):  # SQLite takes 999 values or more
-            some = keys[start : start + step]
-            marks = ", ".join("?" * len(some))
-            found += self._file.rows(f"SELECT id, {COLUMNS} FROM tracklets WHERE id IN ({marks})", some)
-        return found
 
     def list(
         self,
@@ -285,8 +262,8 @@ class Gallery:
                 for text in texts or ():
                     if not self._file.value(f"SELECT 1 FROM tracklets WHERE {column} = ?", (text,)):
                         raise ValueError(f"{self._file.name} has no tracklet of {column} {text!r}; nothing was removed")
-            removed = self._delete(condition, values)
-        self._rewrite_if_pending()
+            removed = delete(self._file, condition, values)
+        rewrite_if_pending(self._file)
         return removed
 
     def prune(self, older_than: timedelta | float | str, *, camera: str | Sequence[str] | None = None) -> int:
@@ -301,42 +278,14 @@ class Gallery:
         limit = time.time() - parse_age(older_than, name="older_than")
         condition, values = make_condition(camera=camera)
         with self._file.writing():
-            removed = self._delete(
-                " AND ".join(filter(None, ["coalesce(last_time, added) < ?", condition])), [limit, *values]
-            )
-        self._rewrite_if_pending()
+            old = " AND ".join(filter(None, ["coalesce(last_time, added) < ?", condition]))
+            removed = delete(self._file, old, [limit, *values])
+        rewrite_if_pending(self._file)
         return removed
-
-    def _delete(self, condition: str, values: Sequence[Any]) -> int:
-        chosen = f"(SELECT id FROM tracklets WHERE {condition})"
-        for table in ("thumbnails", "vectors"):
-            self._file.write(f"DELETE FROM {table} WHERE id IN {chosen}", values)
-        removed = self._file.write(f"DELETE FROM tracklets WHERE {condition}", values).rowcount
-        if removed:
-            self._set_about("removals", str(self._removals() + 1))
-        return removed
-
-    def _removals(self) -> int:
-        return int(self._about("removals") or 0)
-
-    def _rewrite_if_pending(self) -> None:
-        """Rewrite the file if something was removed: SQLite leaves copies of rows in pages that it has divided."""
-        if self._removals() == int(self._about("rewritten") or 0):
-            return
-        try:
-            self.optimize()
-        except OSError as error:
-            raise OSError(
-                f"the tracklets were removed, but what SQLite copied of them may be left until nl3d gallery optimize "
-                f"succeeds: {error}"
-            ) from error
 
     def optimize(self) -> None:
         """Rewrite the file: it becomes as small as it can be, and nothing of what was removed is left in it."""
-        removals = self._removals()
-        self._file.rewrite()
-        with self._file.writing():
-            self._set_about("rewritten", str(max(removals, int(self._about("rewritten") or 0))))
+        rewrite(self._file)
 
     def stats(self) -> dict[str, Any]:
         """Return counts, times, bytes and what made the vectors, ready for JSON."""
@@ -346,14 +295,14 @@ class Gallery:
                 "count(last_time), min(added), max(added) FROM tracklets"
             )
             thumbnails = self._file.value("SELECT count(*) FROM thumbnails")
-            maker, width, rewritten = self.metadata, self._about("width"), int(self._about("rewritten") or 0)
+            maker, width, pending = self.metadata, self._file.about("width"), is_rewrite_pending(self._file)
             size = self._file.value("PRAGMA page_count") * self._file.value("PRAGMA page_size")
         moments = {"first_seen": first, "last_seen": last, "first_added": oldest, "last_added": newest}
         return {
             "tracklets": count, "people": people, "cameras": cameras, "thumbnails": thumbnails, "with_times": timed,
             **{key: format_time(moment) for key, moment in moments.items() if moment is not None},
             "width": int(width or 0), "made_by": made_by(maker), "bytes": size,
-            "rewrite_pending": rewritten != self._removals(),
+            "rewrite_pending": pending,
         }  # fmt: skip
 
     def close(self) -> None:
@@ -375,21 +324,15 @@ class Gallery:
     def __repr__(self) -> str:
         return f"Gallery({str(self.path)!r}, {len(self)} tracklets)"
 
-    def _about(self, key: str) -> str | None:
-        return self._file.value("SELECT value FROM about WHERE key = ?", (key,))
-
-    def _set_about(self, key: str, text: str) -> None:
-        self._file.write("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, text))
-
     def _require_width(self, width: int) -> None:
-        if (known := int(self._about("width") or width)) != width:
+        if (known := int(self._file.about("width") or width)) != width:
             raise ValueError(
                 f"embeddings must be as wide as those in the {self._file.name}, {known} numbers, got {width}; "
                 "embed with the same network"
             )
 
     def _vectors(self) -> VectorCache:
-        width = int(self._about("width") or 0)
+        width = int(self._file.about("width") or 0)
         if self._cache is None or self._cache.width != width:
             self._cache = VectorCache(self._file, width, self._cache_bytes)
         return self._cache

@@ -113,6 +113,14 @@ class GalleryFile:
         """Run a statement inside of :meth:`writing`."""
         return self._connection.execute(statement, values)
 
+    def about(self, key: str) -> str | None:
+        """Return what is noted of the gallery as a whole."""
+        return self.value("SELECT value FROM about WHERE key = ?", (key,))
+
+    def note(self, key: str, text: str) -> None:
+        """Note something of the gallery as a whole, inside of :meth:`writing`."""
+        self.write("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, text))
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Write in one transaction: all of it is on the disk at the end, or nothing if anything goes wrong."""
