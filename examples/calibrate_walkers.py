@@ -1,6 +1,6 @@
 """Fit a calibration of a network on synthetic walkers, as the one in the package was.
 
-python examples/calibrate_walkers.py --weights bundled --output nl3d/people/bundled/resnet3d18_nl.json --overwrite
+python examples/calibrate_walkers.py --output nl3d/retrieval/calibrations/resnet3d18_nl.json --overwrite
 """
 
 import argparse

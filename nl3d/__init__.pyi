@@ -58,12 +58,12 @@ from nl3d.models.layouts import Layout as Layout
 from nl3d.models.layouts import register_layout as register_layout
 from nl3d.models.resnet3d import ResNet3d as ResNet3d
 from nl3d.optimize.inference import optimize_for_inference as optimize_for_inference
-from nl3d.people.calibration import Calibration as Calibration
 from nl3d.people.constraints import TravelTimes as TravelTimes
 from nl3d.people.constraints import read_travel_times as read_travel_times
 from nl3d.people.fit import calibrate as calibrate
 from nl3d.people.identities import Identities as Identities
 from nl3d.people.identities import identify as identify
+from nl3d.retrieval.calibration import Calibration as Calibration
 from nl3d.retrieval.rank import rank as rank
 from nl3d.retrieval.recall import measure_recall as measure_recall
 from nl3d.retrieval.scoring.labelled import read_retrieval as read_retrieval

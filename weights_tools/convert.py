@@ -54,7 +54,7 @@ def convert(
     if num_classes is None:
         num_classes = count_classes(checkpoint, family)
     elif num_classes == 0 and not find_family(checkpoint, family)[0].is_reid:
-        options.setdefault("head", "linear")  # a fresh bottleneck would put numbers into the file that nobody trained
+        options.setdefault("head", "linear")  # a fresh bottleneck would put untrained numbers into the file
     model: Any = from_checkpoint(path, family=family, num_classes=num_classes, **options)
     if model.new_tensors:
         raise ValueError(

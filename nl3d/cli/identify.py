@@ -48,10 +48,10 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     from nl3d.files import PICTURES, check_output
-    from nl3d.people.calibration import Calibration
     from nl3d.people.identities import identify
     from nl3d.people.outputs import TABLES, track_files
     from nl3d.people.tracklets import gather_tracklets
+    from nl3d.retrieval.calibration import Calibration
 
     inputs = (*args.embeddings, *(args.known or ()), args.travel_times, args.calibration)
     check_output(args.output, overwrite=args.overwrite, inputs=inputs, suffixes=TABLES)

@@ -29,6 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--metric", choices=("euclidean", "cosine"), help="euclidean, or that of --index-file")
     parser.add_argument("--only", action="append", metavar="NAME", help="rank for this query tracklet; may be repeated")
     parser.add_argument("--labels", type=Path, metavar="TABLE.csv", help="mark matches by this table of labels")
+    parser.add_argument("--calibration", type=Path, metavar="FILE.json", help="the one that comes with the network")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--picture", type=Path, metavar="OUT.png", help="draw the ranked tracklets")
     parser.add_argument("--rows", type=positive, default=10, metavar="N", help="queries in the picture (%(default)s)")
@@ -45,13 +46,14 @@ def run(args: argparse.Namespace) -> None:
     from nl3d.retrieval.rank import rank
     from nl3d.retrieval.recall import measure_recall
 
-    inputs = (args.query, args.gallery, args.query_tracks, args.gallery_tracks, args.labels)
+    inputs = (args.query, args.gallery, args.query_tracks, args.gallery_tracks, args.labels, args.calibration)
     if args.picture:
         check_output(args.picture, overwrite=args.overwrite, suffixes=PICTURES, inputs=(*inputs, args.index_file))
     check_index_options(args, inputs)
     query, gallery = load_sets(args, [(args.query, args.query_tracks), (args.gallery, args.gallery_tracks)])
     index = open_index(args, gallery) if args.index == "faiss" else None
-    ranking = rank(query, index or gallery, top=args.top, metric=args.metric, names=args.only, labels=args.labels)
+    options = {name: getattr(args, name) for name in ("top", "metric", "labels", "calibration")}
+    ranking = rank(query, index or gallery, names=args.only, **options)
     result = ranking.to_dict() if args.json else {}
     if index is not None:
         note_short(ranking, index)

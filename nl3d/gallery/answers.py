@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -12,11 +12,8 @@ from torch import Tensor
 from nl3d.data.frames.images import decode_image
 from nl3d.gallery.times import format_time
 from nl3d.metrics.distance import Metric
-from nl3d.retrieval.ranking import UNKNOWN
+from nl3d.retrieval.calibration import UNKNOWN, Calibration, Decision
 from nl3d.viz.ranking import Tile, draw_ranking
-
-if TYPE_CHECKING:
-    from nl3d.people.calibration import Calibration
 
 
 class Entry(NamedTuple):
@@ -70,7 +67,7 @@ class Match(NamedTuple):
     entry: Entry
     distance: float
     probability: float | None = None
-    decision: str | None = None
+    decision: Decision | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -97,9 +94,9 @@ class Matches(NamedTuple):
     @classmethod
     def of(cls, name: str, entries: Sequence[Entry], distances: Tensor, calibration: Calibration | None) -> Matches:
         """Describe what was found, and name its person if there is a calibration to judge distances."""
-        judged: Sequence[tuple[float | None, str | None]] = [(None, None)] * len(entries)
+        judged: Sequence[tuple[float | None, Decision | None]] = [(None, None)] * len(entries)
         if calibration is not None:
-            judged = list(zip(calibration.probability(distances).tolist(), calibration.decide(distances), strict=True))
+            judged = calibration.judge(distances)
         places = zip(entries, distances.tolist(), judged, strict=True)
         found = tuple(Match(place, entry, distance, *both) for place, (entry, distance, both) in enumerate(places, 1))
         if calibration is None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,15 +17,13 @@ from nl3d.gallery.additions import choose_thumbnails, from_json, make_rows, merg
 from nl3d.gallery.answers import Answer, Entry, Matches
 from nl3d.gallery.cache import CACHE_BYTES, VectorCache
 from nl3d.gallery.conditions import COLUMNS, as_texts, make_condition, to_entry
-from nl3d.gallery.queries import choose_calibration, read_query
+from nl3d.gallery.queries import read_query
 from nl3d.gallery.rows import delete, describe, insert, is_rewrite_pending, rewrite, rewrite_if_pending
 from nl3d.gallery.search import search
 from nl3d.gallery.store import GalleryFile
 from nl3d.gallery.times import Time, format_time, parse_age
 from nl3d.metrics.distance import Metric
-
-if TYPE_CHECKING:
-    from nl3d.people.calibration import Calibration
+from nl3d.retrieval.calibration import Calibration
 
 Entries: TypeAlias = list[Entry]
 
@@ -175,7 +173,7 @@ class Gallery:
             self._require_width(vectors.shape[1])
             maker = self.metadata
             require_same_maker(about, maker)
-            judge = choose_calibration(calibration, {**maker, **about}, metric)
+            judge = Calibration.choose(calibration, {**maker, **about}, metric)
             measured: Metric = metric or (judge.metric if judge else "euclidean")
             distances, ids = search(vectors, self._vectors().blocks(condition, values), top, measured)
             wanted = sorted(set(ids.flatten().tolist()))

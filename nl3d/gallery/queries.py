@@ -1,19 +1,15 @@
-"""What is asked of a gallery: the vectors, and the calibration that judges the answer."""
+"""What is asked of a gallery."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nl3d.embedding.embeddings import Embeddings, require_finite
-from nl3d.metrics.distance import Metric
-
-if TYPE_CHECKING:
-    from nl3d.people.calibration import Calibration
 
 
 def read_query(query: Any) -> tuple[Tensor, Sequence[str], Mapping[str, str]]:
@@ -33,17 +29,3 @@ def read_query(query: Any) -> tuple[Tensor, Sequence[str], Mapping[str, str]]:
     if not len(vectors):
         raise ValueError("query must hold at least one tracklet, got none")
     return vectors.float(), names, about
-
-
-def choose_calibration(
-    given: Calibration | str | Path | None, about: Mapping[str, str], metric: Metric | None
-) -> Calibration | None:
-    """Resolve the calibration: the given one, which must fit, or the one of the package, if it does."""
-    from nl3d.people.calibration import Calibration
-
-    if given is None:
-        found = Calibration.find(about)
-        return found if found is not None and metric in (None, found.metric) else None
-    opened = Calibration.load(given) if isinstance(given, str | Path) else given
-    opened.require_fits(about, metric)
-    return opened

@@ -80,7 +80,7 @@ def _known(boxes: Any) -> tuple[Any, Any] | None:
     boxes = getattr(boxes, "boxes", boxes)  # ultralytics Results hold Boxes
     if not hasattr(boxes, "xyxy"):
         return None
-    # the ids are None in a frame where the tracker follows nobody, whatever the detector found
+    # while the tracker has no track, the ids are None, whatever the detector found
     return boxes.xyxy, [None] * len(boxes.xyxy) if boxes.id is None else boxes.id
 
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nl3d.people.calibration import Calibration
 from nl3d.people.constraints import Constraints
+from nl3d.retrieval.calibration import Calibration
 
 SAMPLE = 2000
 """Tracklets that pairs are drawn from."""

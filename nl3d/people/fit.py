@@ -14,9 +14,9 @@ import torch
 from nl3d.embedding.embeddings import Embeddings, html_table
 from nl3d.files import PICTURES, check_output, replacing
 from nl3d.metrics.distance import Metric
-from nl3d.people.calibration import Calibration
 from nl3d.people.pairs import LabelledPairs, labelled_pairs
 from nl3d.people.tracklets import TrackletList, gather_tracklets
+from nl3d.retrieval.calibration import Calibration
 from nl3d.viz.calibration import draw_calibration
 
 FALSE_ACCEPTS = (0.1, 0.01, 0.001, 0.0001)

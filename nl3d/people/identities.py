@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from nl3d.embedding.embeddings import Embeddings, html_table, import_pandas
-from nl3d.people.calibration import Calibration, Decision
 from nl3d.people.clustering import Clusters, cluster
 from nl3d.people.constraints import TravelTimes, make_constraints
 from nl3d.people.cut import Cut, choose_cut
 from nl3d.people.tracklets import TrackletList, gather_tracklets
+from nl3d.retrieval.calibration import Calibration, Decision
 
 Sets: TypeAlias = "Sequence[Embeddings | str | Path] | Embeddings | str | Path"
 

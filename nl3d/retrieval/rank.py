@@ -14,6 +14,7 @@ from nl3d.data.labels import parse_label
 from nl3d.data.readers.columns import is_table
 from nl3d.embedding.embeddings import Embeddings, require_same_maker
 from nl3d.metrics.distance import Metric
+from nl3d.retrieval.calibration import Calibration
 from nl3d.retrieval.ranking import Ranking
 from nl3d.retrieval.scoring.labelled import are_comparable, people_from_table
 from nl3d.retrieval.search.index import GalleryIndex
@@ -60,6 +61,7 @@ def rank(
     metric: Metric | None = None,
     names: Sequence[str] | None = None,
     labels: Labels | None = None,
+    calibration: Calibration | str | Path | None = None,
 ) -> Ranking:
     """Rank the tracklets of a gallery by their distance to each query.
 
@@ -75,11 +77,13 @@ def rank(
         labels: Labels by which matches are marked: a table (``.csv``, ``.parquet``, data frame), as for
             ``nl3d evaluate``; a mapping from names of tracklets to people; or one label per tracklet in order, for two
             sets a pair of these, ``(query, gallery)``. The labels of the embeddings, if left out.
+        calibration: How distances become probabilities, or its file; the one that comes with the package for this
+            network, if there is one and it is of this metric, if left out.
 
     Raises:
         FileNotFoundError: If a file does not exist.
-        ValueError: If the two were made by different networks, there is nothing to rank, or the labels name no
-            tracklet of them.
+        ValueError: If the two were made by different networks, there is nothing to rank, the labels name no
+            tracklet of them, or the calibration is of another network or metric.
 
     Example:
         >>> people = nl3d.Embeddings(torch.tensor([[0.0], [1.0], [5.0]]), names=("a", "b", "c"))
@@ -87,11 +91,12 @@ def rank(
         [1, 0, 1]
     """
     task = prepare(query, gallery, top=top, metric=metric, names=names, labels=labels)
+    judge = Calibration.choose(calibration, {**task.gallery.metadata, **task.query.metadata}, task.metric)
     if isinstance(gallery, GalleryIndex):
         distances, indices = gallery.search(task.vectors, task.count, own=task.own)
     else:
         distances, indices = nearest(task.vectors, task.gallery, task.count, metric=task.metric, own=task.own)
-    return Ranking(task.query, task.gallery, indices, distances, task.metric, task.people)
+    return Ranking(task.query, task.gallery, indices, distances, task.metric, task.people, judge)
 
 
 def prepare(

@@ -18,6 +18,7 @@ from nl3d.data.tracklet_source import TrackletSource
 from nl3d.embedding.embeddings import Embeddings, html_table, import_pandas
 from nl3d.files import PICTURES, check_output, replacing
 from nl3d.metrics.distance import Metric
+from nl3d.retrieval.calibration import UNKNOWN, Calibration, Decision
 from nl3d.viz.ranking import Tile, draw_ranking
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Found(NamedTuple):
         frames: Its first and last frame, from 1; None if not known.
         distance: Its distance to the query.
         match: Whether it shows the query's person; None if either is not known or is junk.
+        probability: That both show one person; None without a calibration.
+        decision: ``"same"``, ``"unsure"`` or ``"different"``, likewise.
     """
 
     rank: int
@@ -46,24 +49,39 @@ class Found(NamedTuple):
     frames: tuple[int, int] | None
     distance: float
     match: bool | None
+    probability: float | None = None
+    decision: Decision | None = None
 
 
 class RankedQuery(NamedTuple):
-    """One query and its ranking, nearest first; printed as a table."""
+    """One query and its ranking, nearest first; printed as a table.
+
+    Attributes:
+        name: Its name.
+        track_id: Its number.
+        frames: Its first and last frame, from 1; None if not known.
+        found: The ranking.
+        answer: Label of the nearest tracklet's person if it is the same (its name, if it has no label), else
+            ``"unknown"``; None without a calibration.
+    """
 
     name: str
     track_id: int
     frames: tuple[int, int] | None
     found: tuple[Found, ...]
+    answer: str | None = None
 
     def __str__(self) -> str:
         width = max(len(name) for name in ("tracklet", *(found.name for found in self.found)))
         lines = [f"query {self.name}" + (f" (frames {_span(self.frames)})" if self.frames else "")]
-        lines.append(f"  rank  {'tracklet':<{width}}  distance  frames")
+        lines[0] += f": {self.answer}" if self.answer else ""
+        judged = "  probability  decision " if self.answer else ""
+        lines.append(f"  rank  {'tracklet':<{width}}  distance{judged}  frames")
         for found in self.found:
             mark = {True: "  match", False: "  other", None: ""}[found.match]
             span = _span(found.frames) if found.frames else "-"
-            lines.append(f"  {found.rank:>4}  {found.name:<{width}}  {found.distance:8.4f}  {span}{mark}")
+            judged = f"  {found.probability:11.3f}  {found.decision:<9}" if found.decision else ""
+            lines.append(f"  {found.rank:>4}  {found.name:<{width}}  {found.distance:8.4f}{judged}  {span}{mark}")
         return "\n".join(lines)
 
 
@@ -78,6 +96,7 @@ class Ranking:
         distances: ``(num_query, K)``, ascending along a row, infinite where ``indices`` are -1.
         metric: How distances were measured.
         people: Labels of the people of query and gallery, None for those that are not known.
+        calibration: How distances become probabilities, if that is known.
     """
 
     query: Embeddings
@@ -86,6 +105,7 @@ class Ranking:
     distances: Tensor
     metric: Metric
     people: tuple[Sequence[str | None], Sequence[str | None]] | None = None
+    calibration: Calibration | None = None
 
     def match(self, row: int, column: int) -> bool | None:
         """Whether a gallery tracklet shows the query's person; None if either is not known or is junk."""
@@ -102,14 +122,22 @@ class Ranking:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row must be below the {len(self)} queries, got {row}")
         row %= len(self)
+        distances = self.distances[row]
+        judged: Sequence[tuple[float | None, Decision | None]] = [(None, None)] * len(distances)
+        if self.calibration is not None:
+            judged = self.calibration.judge(distances)
         found = tuple(
-            Found(column + 1, *_described(self.gallery, place), distance, self.match(row, column))
-            for column, (place, distance) in enumerate(
-                zip(self.indices[row].tolist(), self.distances[row].tolist(), strict=True)
+            Found(column + 1, *_described(self.gallery, place), distance, self.match(row, column), *judgement)
+            for column, (place, distance, judgement) in enumerate(
+                zip(self.indices[row].tolist(), distances.tolist(), judged, strict=True)
             )
             if place >= 0
         )
-        return RankedQuery(*_described(self.query, row), found)
+        answer = None if self.calibration is None else UNKNOWN
+        if found and found[0].decision == "same":
+            people = self.gallery.people
+            answer = (people and people[int(self.indices[row, 0])]) or found[0].name
+        return RankedQuery(*_described(self.query, row), found, answer)
 
     def __iter__(self) -> Iterator[RankedQuery]:
         return (self[row] for row in range(len(self)))
@@ -129,11 +157,13 @@ class Ranking:
         try:
             image = self.draw(rows=5)
         except (OSError, ValueError, ImportError):  # the frames are elsewhere
-            rows = [("query", "rank", "tracklet", "distance", "match")]
+            rows = [("query", "rank", "tracklet", "distance", "decision", "match")]
             for ranked in (self[row] for row in range(min(5, len(self)))):
                 for found in ranked.found[:10]:
                     match = "" if found.match is None else "yes" if found.match else "no"
-                    rows.append((ranked.name, str(found.rank), found.name, f"{found.distance:.4f}", match))
+                    rows.append(
+                        (ranked.name, str(found.rank), found.name, f"{found.distance:.4f}", found.decision or "", match)
+                    )
             return html_table(title, rows)
         stream = io.BytesIO()
         image.save(stream, "PNG")

@@ -11,7 +11,7 @@ from PIL import Image
 import nl3d
 from nl3d.gallery import times
 from nl3d.gallery.gallery import Gallery
-from nl3d.people.calibration import Calibration
+from nl3d.retrieval.calibration import Calibration
 from tests.data.pictures import picture, write_jpeg
 from tests.embedding.people import TinyNet, embeddings
 

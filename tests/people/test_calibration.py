@@ -9,10 +9,10 @@ from PIL import Image
 
 import nl3d
 from nl3d.models.fingerprint import fingerprint
-from nl3d.people.calibration import Calibration
 from nl3d.people.fit import calibrate
 from nl3d.people.pairs import labelled_pairs
 from nl3d.people.tracklets import gather_tracklets
+from nl3d.retrieval.calibration import Calibration
 from tests.people.sets import crowd
 
 PLAIN = {"network": "n", "output": "embedding", "metric": "euclidean", "slope": -0.5, "intercept": 3.0}

@@ -10,10 +10,10 @@ import torch
 
 import nl3d
 from nl3d.cli import main
-from nl3d.people.calibration import Calibration
 from nl3d.people.clustering import cluster
 from nl3d.people.constraints import make_constraints
 from nl3d.people.tracklets import gather_tracklets
+from nl3d.retrieval.calibration import Calibration
 from tests.people.sets import crowd
 
 VIDEO = {"network": "abc", "output": "embedding", "source": "a.mp4", "tracks": "a.txt"}

@@ -213,7 +213,7 @@ def test_prints_one_line_and_escaped_html(monkeypatch):
     ranking = nl3d.rank(query, embeddings([[1.0], [2.0]], people=("ann", "bob"), names=("<b>", "c")))
     assert repr(ranking) == "Ranking(8 queries in 2 tracklets, top 2, euclidean, 8 of 8 matched at rank 1)"
     html = ranking._repr_html_()
-    assert "<td>&lt;i&gt;</td><td>1</td><td>&lt;b&gt;</td><td>1.0000</td><td>yes</td>" in html
+    assert "<td>&lt;i&gt;</td><td>1</td><td>&lt;b&gt;</td><td>1.0000</td><td></td><td>yes</td>" in html
     assert "<b>" not in html
     assert "<i>" not in html
     assert html.count("<tr>") == 11  # five queries
@@ -251,3 +251,37 @@ def test_a_picture_never_replaces_a_frame(tmp_path):
         with pytest.raises(ValueError, match="must not replace an input"):
             nl3d.rank(people, people).save_picture(frame, overwrite=True)
     assert frame.read_bytes() == before
+
+
+def test_a_calibration_judges_what_was_found(tmp_path):
+    made = {"network": "abc", "output": "embedding"}
+    query = Embeddings(torch.tensor([[0.0], [9.0]]), names=("a", "b"), metadata=made)
+    people = ("ann", None, None)
+    gallery = Embeddings(torch.tensor([[1.0], [2.0], [3.0]]), names=("x", "y", "z"), people=people, metadata=made)
+    calibration = nl3d.Calibration(
+        **made, metric="euclidean", slope=-1, intercept=4, same_above=0.9, different_below=0.1
+    )
+    calibration.save(tmp_path / "c.json")
+    for given in (calibration, tmp_path / "c.json"):
+        known, unknown = nl3d.rank(query, gallery, calibration=given)
+        assert [found.decision for found in known.found] == ["same", "unsure", "different"]
+        assert known.found[1].probability == pytest.approx(0.5)  # log odds of 4 - 2 ** 2
+        assert (known.answer, unknown.answer) == ("ann", "unknown")
+    lines = str(known).splitlines()
+    assert lines[0] == "query a: ann"
+    assert lines[1].split() == ["rank", "tracklet", "distance", "probability", "decision", "frames"]
+    assert lines[2].split() == ["1", "x", "1.0000", "0.953", "same", "-"]
+    plain = nl3d.rank(query, gallery)[0]
+    assert (plain.answer, plain.found[0].probability) == (None, None)
+    other = Embeddings(torch.eye(1), metadata=made | {"network": "x"})
+    with pytest.raises(ValueError, match="calibration must be of the network"):
+        nl3d.rank(other, Embeddings(torch.eye(1)), calibration=calibration)
+    with pytest.raises(ValueError, match="calibration must be for the metric 'cosine'"):
+        nl3d.rank(query, gallery, metric="cosine", calibration=calibration)
+
+
+def test_the_bundled_networks_vectors_are_judged_without_asking():
+    bundled = nl3d.Calibration.bundled()
+    people = Embeddings(torch.tensor([[0.0], [1e3]]), metadata={"network": bundled.network, "output": bundled.output})
+    assert [ranked.answer for ranked in nl3d.rank(people, people)] == ["unknown", "unknown"]
+    assert nl3d.rank(people, people, metric="cosine")[0].answer is None

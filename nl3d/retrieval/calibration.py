@@ -20,7 +20,9 @@ from nl3d.metrics.distance import Metric
 Decision: TypeAlias = Literal["same", "unsure", "different"]
 CONTENT = "nl3d calibration"
 BUNDLED = "resnet3d18_nl"
-"""Name of the bundled weights' calibration in the folder ``bundled``."""
+"""Name of the bundled weights' calibration in the folder ``calibrations``."""
+UNKNOWN = "unknown"
+"""Person of a query that no tracklet found is the same as."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,10 @@ class Calibration:
             for value in self.probability(distances).tolist()
         ]
 
+    def judge(self, distances: Tensor) -> list[tuple[float, Decision]]:
+        """Return the probability and the decision of each distance of a ``(N,)`` tensor."""
+        return list(zip(self.probability(distances).tolist(), self.decide(distances), strict=True))
+
     def require_fits(self, metadata: Mapping[str, str], metric: Metric | None = None) -> None:
         """Refuse vectors of another network or layer, and distances of another metric.
 
@@ -174,6 +180,23 @@ class Calibration:
         """Return the calibration of the bundled weights, fitted on walkers and on no real person."""
         return _read_bundled()[BUNDLED]
 
+    @classmethod
+    def choose(
+        cls, given: Calibration | str | Path | None, metadata: Mapping[str, str], metric: Metric | None
+    ) -> Calibration | None:
+        """Return the given one, or the file's, which must fit; without one, that of the package if it fits.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the given one is of another network, layer or metric.
+        """
+        if given is None:
+            found = cls.find(metadata)
+            return found if found is not None and metric in (None, found.metric) else None
+        opened = cls.load(given) if isinstance(given, str | Path) else given
+        opened.require_fits(metadata, metric)
+        return opened
+
     def __repr__(self) -> str:
         same, different = self.distance(self.same_above), self.distance(self.different_below)
         maker = "/".join(part for part in (self.output, self.network) if part)
@@ -184,7 +207,7 @@ class Calibration:
 
 @cache
 def _read_bundled() -> dict[str, Calibration]:
-    files = (resources.files("nl3d.people") / "bundled").iterdir()
+    files = (resources.files("nl3d.retrieval") / "calibrations").iterdir()
     return {
         file.name.removesuffix(".json"): Calibration._parse(file.read_bytes(), file.name)
         for file in files
