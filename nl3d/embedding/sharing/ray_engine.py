@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,6 +14,7 @@ from nl3d.data.tracklet_source import TrackletSource
 from nl3d.embedding.embedder import BATCHES_PER_PART, EmbedderOptions, TrackletEmbedder
 from nl3d.embedding.loading import progress_bar
 from nl3d.embedding.network import load_network
+from nl3d.embedding.sharing.parts import Part
 from nl3d.embedding.sharing.shards import (
     Outcome,
     Run,
@@ -39,10 +40,12 @@ class PartEmbedder:
         self.embedder, self.skip_unreadable = TrackletEmbedder(model, **options), skip_unreadable
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return {"part": batch["part"], "made": [pickle.dumps(self._embed(content)) for content in batch["source"]]}
+        made = np.empty(len(batch["part"]), dtype=object)  # Ray sends it as it is
+        for place, source in enumerate(batch["source"]):
+            made[place] = self._embed(source)
+        return {"part": batch["part"], "made": made}
 
-    def _embed(self, content: bytes) -> Any:
-        source = pickle.loads(content)
+    def _embed(self, source: TrackletSource) -> Part | Exception:
         parts = [range(len(source.lengths))]
         try:
             (part,) = embed_parts(
@@ -127,7 +130,7 @@ def embed_on_ray(
         run.folder.open()
         missing, unreadable = run.folder.missing(), []
         if missing:
-            items = [{"part": part, "source": pickle.dumps(source.part(run.parts[part]))} for part in missing]
+            items = [{"part": part, "source": source.part(run.parts[part])} for part in missing]
             made = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
                 PartEmbedder,
                 fn_constructor_args=(network, options),
@@ -152,7 +155,7 @@ def _write(run: Run, made: Any, missing: list[int], progress: bool | None) -> li
     try:
         with progress_bar(run.frames(missing), progress) as bar:
             for row in made.iter_rows():
-                part = pickle.loads(row["made"])
+                part = row["made"]
                 if isinstance(part, Exception):
                     raise part
                 run.folder.write(int(row["part"]), part)

@@ -1,7 +1,6 @@
 """A Ray cluster of two nodes, one of which is killed in the middle: slow to start, so it is one test."""
 
 import os
-import pickle
 import threading
 import time
 from pathlib import Path
@@ -110,13 +109,12 @@ def test_a_node_that_is_killed_loses_and_repeats_nothing(tmp_path, table, cluste
 def test_an_actor_returns_its_errors(table):
     source = open_share(table, Share())
     actor = PartEmbedder(seeded(TinyNet), {"batch_size": 2}, skip_unreadable=False, threads=None)
-    made = actor({"part": [3, 4], "source": [pickle.dumps(source.part(range(a, a + 3))) for a in (3, 6)]})
-    parts = [pickle.loads(content) for content in made["made"]]
+    made = actor({"part": [3, 4], "source": [source.part(range(a, a + 3)) for a in (3, 6)]})
+    parts = made["made"]
     assert [part.columns["names"] for part in parts] == [["t3", "t4", "t5"], ["t6", "t7", "t8"]]
     assert made["part"] == [3, 4]
     os.unlink(table.parent / "frames" / "3_0.jpg")  # noqa: PTH108
-    (error,) = [pickle.loads(content) for content in actor({"part": [3], "source": [
-        pickle.dumps(source.part(range(3, 6)))]})["made"]]  # fmt: skip
+    (error,) = actor({"part": [3], "source": [source.part(range(3, 6))]})["made"]
     assert isinstance(error, FileNotFoundError)
     with pytest.raises(ValueError, match="actors must be at least 1, got 0"):
         embed_on_ray(table, TinyNet(), "out.safetensors", actors=0)
