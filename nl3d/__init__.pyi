@@ -63,6 +63,7 @@ from nl3d.people.constraints import read_travel_times as read_travel_times
 from nl3d.people.fit import calibrate as calibrate
 from nl3d.people.identities import Identities as Identities
 from nl3d.people.identities import identify as identify
+from nl3d.people.merge import merge as merge
 from nl3d.retrieval.calibration import Calibration as Calibration
 from nl3d.retrieval.rank import rank as rank
 from nl3d.retrieval.recall import measure_recall as measure_recall

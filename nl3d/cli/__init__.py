@@ -29,6 +29,7 @@ _COMMANDS = {
     "rank": ("rank", "nl3d rank camera1.safetensors camera2.safetensors --top 5"),
     "evaluate": ("evaluate", "nl3d evaluate query.safetensors gallery.safetensors --metric cosine"),
     "identify": ("identify", "nl3d identify camera1.safetensors camera2.safetensors --output people.csv"),
+    "merge": ("merge", "nl3d merge camera1.mp4 --tracks camera1.txt --output longer.txt"),
     "calibrate": ("calibrate", "nl3d calibrate people.safetensors --labels people.csv --output calibration.json"),
     "train": ("train", "nl3d train --weights bundled --dataset tree --root people --output runs/people --num-pids 16"),
     "export": ("export", "nl3d export runs/people --output people.onnx"),

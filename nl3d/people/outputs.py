@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,13 @@ def save_tracks(identities: Identities, path: str | Path, *, overwrite: bool = F
         write_tracks(file, part, numbers)
 
 
-def write_tracks(path: Path, part: Embeddings, numbers: dict[str, int], *, keep_others: bool = False) -> int:
+def box_options(part: Embeddings) -> BoxOptions | None:
+    """Return how the boxes were read that a set was embedded from."""
+    options = part.metadata.get("box_options")
+    return BoxOptions.from_json(options) if options else None
+
+
+def write_tracks(path: Path, part: Embeddings, numbers: Mapping[str, int], *, keep_others: bool = False) -> int:
     """Write the boxes that a set was embedded from as MOTChallenge text, with other ids.
 
     Frames are numbered as in the file that the boxes come from.
@@ -92,8 +98,7 @@ def write_tracks(path: Path, part: Embeddings, numbers: dict[str, int], *, keep_
     Returns:
         Number of boxes.
     """
-    options = part.metadata.get("box_options")
-    boxes = read_boxes(part.metadata["tracks"], BoxOptions.from_json(options) if options else None)
+    boxes = read_boxes(part.metadata["tracks"], box_options(part))
     scale = np.ones(4)
     if boxes.shares:
         frames = boxes.open_video(part.metadata["source"])
