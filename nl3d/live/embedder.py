@@ -18,11 +18,13 @@ from nl3d.data.readers.boxes import cut_box
 from nl3d.data.tracklets import to_image
 from nl3d.embedding.embedder import TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings
+from nl3d.gallery.gallery import Gallery
 from nl3d.live.detections import BoxCoordinates, TrackedBoxes, read_detections
 from nl3d.live.matcher import GalleryMatcher
 from nl3d.live.tracks import LiveCounts, LiveTrack, LiveUpdate, OpenTrack, stack_tracks
 from nl3d.live.worker import NetworkThread
 from nl3d.metrics.distance import Metric
+from nl3d.retrieval.calibration import Calibration
 
 
 class LiveEmbedder:
@@ -40,8 +42,10 @@ class LiveEmbedder:
     Args:
         model: A network, or a :class:`nl3d.TrackletEmbedder` with options of its own. It is in evaluation mode until
             :meth:`close`.
-        gallery: Embeddings, or a file of them, to match tracks with; none, if left out.
+        gallery: A :class:`nl3d.Gallery`, which may change meanwhile, or embeddings, or a file of either, to match
+            tracks with; none, if left out.
         metric: How distances to the gallery are measured.
+        calibration: As for :func:`nl3d.rank`; matches then have a probability and a decision.
         order: Order of the colours of frames in arrays and tensors, ``"rgb"``, or ``"bgr"`` for frames from OpenCV.
             It may be left out for frames that know it: PIL images and frames of PyAV.
         coordinates: What the numbers of boxes in arrays are: ``"xyxy"`` for two corners, ``"ltwh"`` for left, top,
@@ -54,7 +58,8 @@ class LiveEmbedder:
 
     Raises:
         FileNotFoundError: If the gallery does not exist.
-        ValueError: If an option is out of range, or the gallery is empty or of another network.
+        ValueError: If an option is out of range, embeddings are empty, or gallery or calibration are of another
+            network.
 
     Example:
         >>> live = nl3d.LiveEmbedder(nl3d.resnet3d18_nl("bundled"), order="bgr", coordinates="xyxy")
@@ -69,8 +74,9 @@ class LiveEmbedder:
         self,
         model: nn.Module | TrackletEmbedder,
         *,
-        gallery: Embeddings | str | Path | None = None,
+        gallery: Gallery | Embeddings | str | Path | None = None,
         metric: Metric = "euclidean",
+        calibration: Calibration | str | Path | None = None,
         order: ChannelOrder | None = None,
         coordinates: BoxCoordinates | None = None,
         close_after: int = 90,
@@ -89,7 +95,7 @@ class LiveEmbedder:
         self.order, self.coordinates = order, coordinates
         self.close_after, self.budget = close_after, None if budget_ms is None else budget_ms / 1000
         self._metadata = self.embedder.metadata()
-        matcher = None if gallery is None else GalleryMatcher(gallery, metric, self._metadata)
+        matcher = None if gallery is None else GalleryMatcher(gallery, metric, self._metadata, calibration)
         processor = self.embedder.processor
         self._collector = ClipCollector(processor.num_frames, processor.frame_step)
         self._number = 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nl3d.embedding.embeddings import Embeddings
+from nl3d.retrieval.calibration import Decision
 
 
 class Match(NamedTuple):
@@ -19,11 +20,15 @@ class Match(NamedTuple):
         name: Name of the gallery's tracklet.
         person: Label of its person; None if not known.
         distance: Distance to it.
+        probability: That it shows the same person; None without a calibration.
+        decision: ``"same"``, ``"unsure"`` or ``"different"``, likewise.
     """
 
     name: str
     person: str | None
     distance: float
+    probability: float | None = None
+    decision: Decision | None = None
 
     @property
     def label(self) -> str:

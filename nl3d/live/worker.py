@@ -27,7 +27,7 @@ class NetworkThread:
     def __init__(
         self,
         embedder: TrackletEmbedder,
-        matcher: Callable[[Tensor], list[Match]] | None,
+        matcher: Callable[[Tensor], list[Match | None]] | None,
         counts: LiveCounts,
         queue_size: int,
     ) -> None:
@@ -129,7 +129,7 @@ class NetworkThread:
 
     def _store(self, means: dict[OpenTrack, tuple[Tensor, int]], owners: Sequence[OpenTrack]) -> None:
         vectors = torch.stack([mean for mean, _ in means.values()])
-        matches = [None] * len(means) if self._matcher is None else self._matcher(vectors)
+        matches: Sequence[Match | None] = [None] * len(means) if self._matcher is None else self._matcher(vectors)
         with self.changed:
             for (track, (mean, count)), match in zip(means.items(), matches, strict=True):
                 if match is not None and (track.match is None or match.label != track.match.label):

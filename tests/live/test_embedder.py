@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import nl3d
 from nl3d.embedding.embed import embed
 from nl3d.embedding.embedder import TrackletEmbedder
 from nl3d.embedding.embeddings import Embeddings
@@ -206,6 +207,43 @@ def test_matches_improve_and_are_told_once():
     expected = torch.linalg.vector_norm(track.embedding - gallery.embeddings[1])
     assert track.match.distance == pytest.approx(expected.item(), abs=1e-5)
     assert track.to_dict()["match"]["name"] == "light"
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_living_gallery_is_asked_while_it_changes(tmp_path, by_path):
+    network = TinyNet()
+    options = {"order": "rgb", "coordinates": "ltwh", "budget_ms": None}
+    about = TrackletEmbedder(network, num_frames=1).metadata()
+    judge = nl3d.Calibration(
+        network=about["network"], output=about["output"], metric="euclidean", slope=-1, intercept=4,
+        same_above=0.9, different_below=0.1,
+    )  # fmt: skip
+    path = tmp_path / "people.gallery"
+    with nl3d.Gallery(path, create=True) as gallery:
+        given = path if by_path else gallery
+        live = LiveEmbedder(TrackletEmbedder(network, num_frames=1), gallery=given, calibration=judge, **options)
+
+        def seen(number):
+            live.update(film(1)[0], [[0, 0, 9, 9]], [7])
+            while live.tracks[7].clips < number:
+                time.sleep(0.001)
+            return live.tracks[7]
+
+        first = seen(1)
+        assert first.match is None  # nothing to be found yet
+        far = first.embedding + 3 / len(first.embedding) ** 0.5
+        people = Embeddings(
+            torch.stack([far, first.embedding]), names=("a", "b"), people=("bob", "ann"), metadata=about
+        )
+        gallery.add(people.select(["a"]), thumbnails=False)
+        match = seen(2).match
+        assert (match.person, match.decision) == ("bob", "different")
+        assert match.distance == pytest.approx(3, abs=1e-4)
+        gallery.add(people.select(["b"]), thumbnails=False)
+        match = seen(3).match
+        assert (match.person, match.decision) == ("ann", "same")
+        assert match.probability == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-4)
+        live.close()
 
 
 def test_galleries_that_do_not_fit_are_refused():
