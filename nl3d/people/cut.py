@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ pair. ``GUARDED``: a tenth of all pairs or more are known to be two people, so t
 Chosen on walkers and on vtest.avi, see docs/people.md."""
 
 FULLY_GUARDED = 0.1
+
+CHANCE_NEIGHBOURS = 0.1
+"""Other people that a tracklet may have within the cut by chance, where people are far apart for their number."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ def choose_cut(vectors: Tensor, constraints: Constraints, calibration: Calibrati
     as likely of one person as of two. The cut lies above it by a factor between :data:`ALONE` and :data:`GUARDED`:
     clusters gather evidence that a single pair lacks.
 
+    Among many people that distance shrinks to nothing, since a calibration says little of rare chances. Where the
+    network keeps people so far apart that hardly any two of them are near by chance, the cut is the distance of that
+    chance, :data:`CHANCE_NEIGHBOURS`, under a normal distribution of the distances of two people. The larger one is
+    taken.
+
     Args:
         vectors: ``(N, D)``.
         constraints: What is known of the pairs.
@@ -68,7 +77,16 @@ def choose_cut(vectors: Tensor, constraints: Constraints, calibration: Calibrati
     scaled = calibration.scaled_to(max(typical, 1e-6))
     share = _share_of_one_person(scaled.log_odds(torch.from_numpy(distances[~known])).numpy())
     factor = ALONE + (GUARDED - ALONE) * min(1.0, float(known.mean()) / FULLY_GUARDED)
-    return Cut(factor * scaled.distance(1 - share), scaled, share, float(known.mean()))
+    apart = _chance_distance(distances[known] if known.sum() >= FEWEST_KNOWN else distances, len(vectors))
+    return Cut(max(factor * scaled.distance(1 - share), apart), scaled, share, float(known.mean()))
+
+
+def _chance_distance(distances: NDArray[np.float64], count: int) -> float:
+    """Return the distance within which a tracklet of ``count`` has :data:`CHANCE_NEIGHBOURS` other people by chance."""
+    normal = NormalDist()
+    middle, one, two = np.quantile(distances, [0.5, normal.cdf(-1), normal.cdf(-2)])
+    deviation = max(middle - one, (middle - two) / 2)  # of the lower half, whichever part is wider
+    return max(float(middle + normal.inv_cdf(CHANCE_NEIGHBOURS / count) * deviation), 0.0)
 
 
 def _share_of_one_person(log_odds: NDArray[np.float64], steps: int = 200) -> float:

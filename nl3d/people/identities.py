@@ -205,6 +205,11 @@ def identify(
         calibration.require_fits(everything.metadata, "euclidean")
     constraints = make_constraints(everything, people, travel_times)
     chosen = choose_cut(everything.vectors[: len(asked)], constraints, calibration)
+    if chosen.distance == 0 and cut is None and len(asked) > 1:
+        notes.append(
+            "the network cannot tell so many people apart, so that none are joined; a calibration from labels of these "
+            "cameras (nl3d calibrate) or a cut by hand may help"
+        )
     if cut is not None:
         chosen = Cut(cut, chosen.calibration, chosen.same_share, chosen.known_share)
     clusters = cluster(everything.vectors, constraints, chosen.distance, people)

@@ -10,10 +10,13 @@ import torch
 
 import nl3d
 from nl3d.cli import main
+from nl3d.people import identities
 from nl3d.people.clustering import cluster
 from nl3d.people.constraints import make_constraints
+from nl3d.people.cut import Cut
 from nl3d.people.tracklets import gather_tracklets
 from nl3d.retrieval.calibration import Calibration
+from tests import bench_people
 from tests.people.sets import crowd
 
 VIDEO = {"network": "abc", "output": "embedding", "source": "a.mp4", "tracks": "a.txt"}
@@ -72,6 +75,27 @@ def test_people_are_found_without_labels():
     assert np.array_equal(same_pairs([one.person for one in found]), same_pairs(people.people))
     assert repr(found) == "Identities(120 tracklets under 4 cameras: 30 people, 30 of them seen more than once)"
     assert all(0 <= one.confidence <= 1 for one in found)
+
+
+def test_many_people_far_apart_are_found_too():
+    people = crowd(300, 4, spread=0.35, width=256)  # so many that a pair is of one person in one of 400
+    found = nl3d.identify(people)
+    assert np.array_equal(same_pairs([one.person for one in found]), same_pairs(people.people))
+
+
+def test_a_thousand_strangers_stay_apart():
+    generator = torch.Generator().manual_seed(0)
+    found = nl3d.identify(nl3d.Embeddings(torch.randn(1000, 64, generator=generator)))
+    assert len(found.people) > 970
+
+
+def test_a_cut_of_nothing_is_said(monkeypatch):
+    cut = Cut(0.0, Calibration.bundled(), 1e-6, 0.0)
+    monkeypatch.setattr(identities, "choose_cut", lambda *_: cut)
+    found = nl3d.identify(nl3d.Embeddings(torch.eye(3)))
+    assert len(found.people) == 3
+    assert "the network cannot tell so many people apart" in found.notes[-1]
+    assert "cannot tell" not in " ".join(nl3d.identify(nl3d.Embeddings(torch.eye(3)), cut=0.5).notes)
 
 
 def test_tracks_seen_at_once_are_never_joined():
@@ -150,3 +174,10 @@ def test_distances_scale_with_the_footage():
     doubled = bundled.scaled_to(2 * bundled.different_median)
     distances = torch.linspace(0, 40, 9)
     torch.testing.assert_close(doubled.log_odds(2 * distances), bundled.log_odds(distances))
+
+
+def test_the_benchmark_runs(capsys):
+    assert bench_people.main(200) == 1
+    assert "200 tracklets, 20 people" in capsys.readouterr().out
+    assert bench_people.pairwise_f1([0, 0, 1], ("p0", "p1", "p1")) == 0
+    assert bench_people.pairwise_f1([0, 0, 0], ("p0", "p1", "p1")) == pytest.approx(2 * 1 / (3 + 1))
